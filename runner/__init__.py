@@ -1,0 +1,1 @@
+"""Render images and videos at paid providers, each paid for exactly once."""

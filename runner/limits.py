@@ -1,0 +1,96 @@
+"""Limits, as pure arithmetic: sliding request windows, back-off, the pace of polling.
+
+Sliding windows, not token buckets: a bucket admits nearly twice the limit in one window. A request stays in its window
+until `seconds` after its *answer*, because the provider counts arrivals and a slow request arrives late.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+DEFAULT_CONCURRENCY = 4  # no document names a number
+RETRY_AFTER_CAP = 3600.0
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most `limit` requests in any `seconds`."""
+
+    limit: int
+    seconds: int
+
+    def __str__(self) -> str:
+        unit = next((name for name, seconds in UNITS.items() if seconds == self.seconds), None)
+        return f"{self.limit}/{unit or f'{self.seconds}s'}"
+
+
+def parse_window(text: str) -> Window | None:
+    """`60/minute`, `5/s`, `100/10s` as a window; None when it is not one."""
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(?:(\d+)\s*s|(s|sec|second|min|m|minute|h|hour|d|day)s?)\s*", text)
+    if not match or int(match[1]) == 0 or match[2] == "0":
+        return None
+    if match[2]:
+        return Window(int(match[1]), int(match[2]))
+    first = {"s": "second", "m": "minute", "h": "hour", "d": "day"}[match[3][0]]
+    return Window(int(match[1]), UNITS[first])
+
+
+def room(windows: Sequence[Window], ends: Sequence[datetime | None], now: datetime) -> int | None:
+    """How many requests may start now; None where nothing limits them.
+
+    `ends` holds, for each request that may still count, when it was answered; None for one still on the wire.
+    """
+    if not windows:
+        return None
+    return max(0, min(w.limit - sum(_counts(end, w, now) for end in ends) for w in windows))
+
+
+def next_room(windows: Sequence[Window], ends: Sequence[datetime | None], now: datetime) -> datetime | None:
+    """When the next request may start, as far as answered requests tell; None if one may start now or none can tell."""
+    waits: list[datetime] = []
+    for window in windows:
+        counted = [end for end in ends if _counts(end, window, now)]
+        over = len(counted) - window.limit
+        answered = sorted(end for end in counted if end is not None)
+        if over >= 0 and over < len(answered):
+            waits.append(answered[over] + timedelta(seconds=window.seconds))
+    return max(waits, default=None)
+
+
+def _counts(end: datetime | None, window: Window, now: datetime) -> bool:
+    return end is None or end > now - timedelta(seconds=window.seconds)
+
+
+def backoff(errors: int, *, first: float = 5.0, cap: float = 60.0, spread: float = 0.0) -> float:
+    """Seconds to wait after the n-th error in a row (n from 1): doubling up to `cap`, plus up to a quarter of `spread`.
+
+    `spread` is a random number in [0, 1), passed in.
+    """
+    wait = min(cap, first * 2.0 ** min(max(0, errors - 1), 32))
+    return wait * (1 + spread / 4)
+
+
+def probe_pause(probes: int) -> float:
+    """Seconds until an empty or unavailable account is tried again: 30 s, doubling to 15 min (design.md section 10)."""
+    return backoff(probes, first=30.0, cap=900.0)
+
+
+def slot_pause(probes: int) -> float:
+    """Seconds to wait for a slot when none of ours may be running: 15 s doubling to 5 min (providers.md section 2)."""
+    return backoff(probes, first=15.0, cap=300.0)
+
+
+def poll_every(poll_interval: float, questions: int, windows: Sequence[Window], kept_for_submissions: int) -> float:
+    """Least seconds between two polls of one task: `poll_interval`, or the tasks divided by what is left of the window.
+
+    `questions` is the number of requests that ask for every task once (one per task, or one per page of a list).
+    """
+    pace = poll_interval
+    for window in windows:
+        left = max(1, window.limit - kept_for_submissions)
+        pace = max(pace, questions * window.seconds / left)
+    return pace

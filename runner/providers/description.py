@@ -1,0 +1,203 @@
+"""How an adapter describes itself: models, modes, fields, prices, limits and promises, as data.
+
+A provider is one file in this folder with a `PROVIDER = Provider(...)`. `compose` (in `providers/compose.py`) turns the
+common fields of a job into its finished body by these tables alone, so that plan, price, check and `runner providers`
+all speak of the same thing.
+
+Two kinds of names: *common* ones are what a person writes in a manifest ("aspect_ratio"), *native* ones are what the
+provider reads ("aspectRatio"). Two forms of what a request holds: its *values*, by native name, numbers as numbers; and
+its *body*, where each value stands as the provider wants it written ("5", "5s").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from runner.exchange import Accepted, Ask, Page, Refusal, Report
+from runner.ledger import Price
+from runner.limits import Window
+
+Body = dict[str, Any]
+Values = Mapping[str, Any]
+Scalar = str | int | Decimal | bool
+
+REFERENCE_ROLES = ("images", "videos", "audios", "first_frame", "last_frame")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a request: its native name, what it may hold, and how it is written.
+
+    `low` and `high` bound a number's value, a text's length in characters, or how many URLs a list holds. `choices` are
+    the allowed values in the provider's own spelling; upper and lower case (and jpg/jpeg) are translated to it.
+    `translate` gives further spellings of a manifest and what each becomes ("16:9": "1280x720"). `default` is what the
+    document says happens when the field is not sent (it is not sent by us either, but checks and prices assume it).
+    `write` names how the value is written: as it is, or as text ("5"), or as text with a unit ("5s").
+    `assumed` marks a field that no document names (providers.md section 7).
+    """
+
+    native: str
+    kind: Literal["text", "integer", "number", "boolean", "url", "urls"] = "text"
+    choices: tuple[Scalar, ...] = ()
+    low: Decimal | int | None = None
+    high: Decimal | int | None = None
+    default: Scalar | None = None
+    required: bool = False
+    write: Literal["plain", "text", "seconds"] = "plain"
+    translate: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    assumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with one job's request, before anything is sent.
+
+    `field` is the *common* name the person wrote ("duration", "references.images", "params.seed"), so that the error
+    can point at the manifest; `code` is a number of the catalogue of bad input.
+    """
+
+    code: str
+    field: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One input of a job. `role` is one of REFERENCE_ROLES; `url` is what the provider will read (https, asset://,
+    or a placeholder while a local file is not hosted yet); `path` is the local file, if it is one, relative as written."""
+
+    role: str
+    url: str
+    path: str | None = None
+    review: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where the references of one role go: a native field that holds one URL, or (`many`) a list of them.
+
+    Between `least` and `most` of them; `most` None where no document bounds them. `wrap` is for a provider that wants
+    more than a bare URL.
+    """
+
+    native: str
+    least: int = 0
+    most: int | None = 1
+    many: bool = False
+    wrap: Callable[[str], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One way to use a model: which references it takes (by role), and what it adds to the request to say so.
+
+    A job that names no mode gets the first one of its model that takes exactly the references it has. `name` is what
+    `mode:` may say, empty where the provider has no word for it. `least` and `most` bound the references of all roles
+    together.
+    """
+
+    name: str = ""
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+    sends: Mapping[str, Any] = field(default_factory=dict)
+    least: int = 0
+    most: int | None = None
+
+
+def no_fault(_values: Values) -> list[Fault]:
+    return []
+
+
+def no_price(_values: Values) -> Price | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """One model of a provider: where its requests go, what may stand in them, what they cost.
+
+    `fields` maps common names to native fields (two common names may share one field); a common field not in it does not
+    exist for this model. `params` are the further documented native fields, reached through `params:`; where the
+    document does not list its fields (`open_params`) unknown ones are passed on as they are. `model_field` is the native
+    name under which the model is sent, as the person spelled it; empty where the path says it. `nest` names the object
+    that holds the prompt and everything else, empty where that is the body itself. `constants` always go beside the model.
+
+    `check` finds forbidden combinations, `price` computes the cost where a document gives one (None elsewhere). Both see
+    the request's values with documented defaults filled in. A fault of `check` names the *native* field; `compose`
+    translates it back to where the person wrote it. `shape` names the native fields that tell apart requests of different
+    price or duration. `listed` says whether the provider's history shows its tasks. `unavailable` says why the model can
+    be named but not used.
+    """
+
+    name: str
+    renders: Literal["video", "image"]
+    path: str
+    fields: Mapping[str, Field]
+    modes: tuple[Mode, ...] = (Mode(),)
+    params: Mapping[str, Field] = field(default_factory=dict)
+    open_params: bool = False
+    aliases: tuple[str, ...] = ()
+    model_field: str = ""
+    nest: str = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[Values], list[Fault]] = no_fault
+    price: Callable[[Values], Price | None] = no_price
+    price_note: str = ""
+    shape: tuple[str, ...] = ()
+    extension: str = "mp4"
+    listed: bool = False
+    unavailable: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """What a provider can host: `roles` it takes, largest size in bytes, media types; `upload` sends one file.
+
+    `upload(ask, filename, content, media_type)` gives the URL under which the provider serves the file from now on.
+    """
+
+    roles: tuple[str, ...]
+    media_types: tuple[str, ...]
+    max_bytes: int
+    upload: Callable[[Ask, str, bytes, str], Awaitable[str | Refusal]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Provider:
+    """One provider, whole. The functions speak its dialect through `Ask`; they never sleep, retry or log, and they let
+    `errors.NotSent` and `errors.NoAnswer` pass.
+
+    `submit(ask, path, content, idempotency_key)`, `poll(ask, task_id)`, `history(ask, page)` with pages from 1,
+    `balance(ask)` in credits. `idempotency_header` is the name of its key header, None where it honours none: then a lost
+    answer can only be looked into (`history`, one page of its own list, newest first) or be held. `key_window` is how
+    long (seconds) we trust it to know a key. `windows` are the documented request limits (polls included). `guarantee` is
+    the promise that may be printed, `assumptions` what it and the reading of answers rest on.
+    """
+
+    name: str
+    base_url: str
+    models: tuple[Model, ...]
+    submit: Callable[[Ask, str, bytes, str | None], Awaitable[Accepted | Refusal]]
+    poll: Callable[[Ask, str], Awaitable[Report | Refusal]]
+    guarantee: str
+    idempotency_header: str | None = None
+    key_window: float = 3600.0
+    windows: tuple[Window, ...] = ()
+    history: Callable[[Ask, int], Awaitable[Page | Refusal]] | None = None
+    balance: Callable[[Ask], Awaitable[Decimal | Refusal]] | None = None
+    hosting: Hosting | None = None
+    refunds_failures: bool = False
+    assumptions: tuple[str, ...] = ()
+    url_schemes: tuple[str, ...] = ("https",)
+
+    @property
+    def keyed(self) -> bool:
+        return self.idempotency_header is not None
+
+    def model(self, name: str) -> Model | None:
+        return next((m for m in self.models if name == m.name or name in m.aliases), None)

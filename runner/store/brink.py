@@ -1,0 +1,45 @@
+"""The brink: the moment before the first byte of a paid request, on disk before it leaves.
+
+No `brink_at` proves that nothing was sent. It is set once per attempt and never cleared, and only under the lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+from sqlalchemy import Connection, Executable, func, update
+
+from runner.jobs import State
+from runner.store.changes import attempts, jobs
+from runner.store.rows import INTEGER, rowset, run
+from runner.store.tables import ticks
+
+
+@dataclass(frozen=True, slots=True)
+class Brink:
+    job_id: int
+    attempt_id: int
+    lease: int
+    at: datetime
+
+
+def mark_brinks(connection: Connection, brinks: Sequence[Brink]) -> list[bool]:
+    """Marks the attempts of jobs that still are submitting under their lease; tells which were marked."""
+    rows = [{"job": b.job_id, "attempt": b.attempt_id, "lease": b.lease, "at": ticks(b.at)} for b in brinks]
+    marked = {row.id for row in run(connection, _statement(connection.dialect.name), rows)}
+    return [b.attempt_id in marked for b in brinks]
+
+
+@cache
+def _statement(dialect: str) -> Executable:
+    v = rowset(dialect, {"job": INTEGER, "attempt": INTEGER, "lease": INTEGER, "at": INTEGER})
+    return (
+        update(attempts)
+        .values(brink_at=func.coalesce(attempts.c.brink_at, v.c["at"], type_=INTEGER))
+        .where(attempts.c.id == v.c.attempt, jobs.c.id == v.c.job, jobs.c.lease == v.c.lease,
+               jobs.c.state == State.SUBMITTING.value, jobs.c.attempt_id == attempts.c.id)
+        .returning(attempts.c.id)
+    )  # fmt: skip

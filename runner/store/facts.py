@@ -1,0 +1,31 @@
+"""The facts of a queue itself: its salt and its age."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select
+
+from runner.store.tables import Meta
+
+meta = Meta.__table__  # type: ignore[attr-defined]
+
+
+def new_facts(connection: Connection, now: datetime) -> None:
+    """Written once, when the queue is made."""
+    connection.execute(insert(meta), [
+        {"name": "salt", "value": secrets.token_hex(16)}, {"name": "created_at", "value": now.isoformat()}])  # fmt: skip
+
+
+def salt(connection: Connection) -> bytes:
+    """The queue's own salt for key fingerprints."""
+    return bytes.fromhex(_fact(connection, "salt"))
+
+
+def created_at(connection: Connection) -> datetime:
+    return datetime.fromisoformat(_fact(connection, "created_at"))
+
+
+def _fact(connection: Connection, name: str) -> str:
+    return str(connection.execute(select(meta.c.value).where(meta.c.name == name)).scalar_one())

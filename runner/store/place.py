@@ -1,0 +1,36 @@
+"""Where a queue file may lie: SQLite's locks and its WAL are only safe on a local disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner.errors import LocalError
+
+NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "fuse.sshfs", "fuse.davfs2", "glusterfs",
+                     "fuse.glusterfs", "ceph", "fuse.rclone", "fuse.s3fs"})  # fmt: skip
+
+
+def check(queue: Path) -> None:
+    """Raises LocalError where the queue would lie on a network file system, or is not a regular file."""
+    if queue.exists() and not queue.is_file():
+        raise LocalError(f"{queue} is not a regular file", "name another place with --db")
+    kind = file_system(queue.parent)
+    if kind in NETWORK:
+        raise LocalError(f"{queue} lies on a network file system ({kind}), where locks cannot be trusted",
+                         "put the queue on a local disk with --db, or use PostgreSQL")  # fmt: skip
+
+
+def file_system(folder: Path) -> str | None:
+    """The kind of file system that holds `folder` (Linux); None where it cannot be told."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    target = folder.resolve()
+    best, kind = -1, None
+    for line in lines:
+        head, _, tail = line.partition(" - ")
+        mount = Path(head.split()[4].encode().decode("unicode_escape"))
+        if (target == mount or mount in target.parents) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), tail.split()[0]
+    return kind

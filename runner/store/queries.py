@@ -1,0 +1,222 @@
+"""What people and scripts read: counts, sums, listings. Nothing here writes, and nothing is loaded whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, func, or_, select, text
+
+from runner.jobs import IN_FLIGHT, State
+from runner.ledger import ZERO
+from runner.store.changes import attempts, events, jobs, outputs, totals
+from runner.store.claims import accounts, batches
+from runner.store.work import Work, as_work, everything
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Jobs of one batch and account in one state; `estimated` is the sum of their estimates."""
+
+    batch: str
+    account: str
+    state: State
+    jobs: int
+    estimated: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What the ledger says of one batch and account. `reserved` is not settled yet."""
+
+    batch: str
+    account: str
+    reserved: Decimal
+    charged: Decimal
+    refunded: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    name: str
+    provider: str
+    concurrency: int
+    blocked_until: datetime | None
+    blocked_kind: str | None
+    blocked_note: str | None
+    stopped: str | None
+    timeout: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    at: datetime
+    event: str
+    source: str | None
+    target: str
+    data: str
+
+
+def counts(connection: Connection, batch: str | None = None) -> list[Count]:
+    statement = (
+        select(jobs.c.batch_id, jobs.c.account, jobs.c.state, func.count(), func.sum(jobs.c.estimated))
+        .group_by(jobs.c.batch_id, jobs.c.account, jobs.c.state)
+        .order_by(jobs.c.batch_id, jobs.c.account, jobs.c.state)
+    )
+    names = batch_names(connection)
+    if batch is not None:
+        statement = statement.where(jobs.c.batch_id.in_([i for i, name in names.items() if name == batch]))
+    return [
+        Count(names[b], account, State(state), int(n), estimated or ZERO)
+        for b, account, state, n, estimated in connection.execute(statement)
+    ]
+
+
+def batch_names(connection: Connection) -> dict[int, str]:
+    return {row.id: row.name for row in connection.execute(select(batches.c.id, batches.c.name).order_by(batches.c.id))}
+
+
+def batch_id(connection: Connection, name: str) -> int | None:
+    return connection.execute(select(batches.c.id).where(batches.c.name == name)).scalar()
+
+
+def sums(connection: Connection) -> list[Sum]:
+    statement = (
+        select(batches.c.name, totals.c.account, totals.c.estimated, totals.c.charged, totals.c.refunded)
+        .join(batches, batches.c.id == totals.c.batch_id)
+        .order_by(totals.c.batch_id, totals.c.account)
+    )
+    return [Sum(*row) for row in connection.execute(statement)]
+
+
+def unsettled(connection: Connection) -> dict[str, Decimal]:
+    """Per account, the charges of ended tasks whose refund or final cost is not known yet."""
+    net = func.sum(jobs.c.charged - jobs.c.refunded)
+    statement = select(jobs.c.account, net).where(text("unsettled = 1")).group_by(jobs.c.account)
+    return {account: amount or ZERO for account, amount in connection.execute(statement)}
+
+
+def account_rows(connection: Connection) -> list[AccountRow]:
+    rows = connection.execute(select(accounts).order_by(accounts.c.name))
+    return [
+        AccountRow(r.name, r.provider, r.concurrency, r.blocked_until, r.blocked_kind, r.blocked_note, r.stopped,
+                   timedelta(milliseconds=r.timeout_ms))
+        for r in rows
+    ]  # fmt: skip
+
+
+def stream(
+    connection: Connection, *, batch: str | None = None, states: Sequence[State] = (), account: str | None = None
+) -> Iterator[Work]:
+    """Jobs in the order in which they were enqueued, page by page: a million cost no more memory than a page."""
+    last = 0
+    while True:
+        statement = everything().where(jobs.c.id > last).order_by(jobs.c.id).limit(PAGE)
+        if batch is not None:
+            statement = statement.where(batches.c.name == batch)
+        if states:
+            statement = statement.where(jobs.c.state.in_(states))
+        if account is not None:
+            statement = statement.where(jobs.c.account == account)
+        page = [as_work(row) for row in connection.execute(statement)]
+        if not page:
+            return
+        yield from page
+        last = page[-1].id
+
+
+def page_after(
+    connection: Connection, last: int, batch: str | None, states: Sequence[State], account: str | None
+) -> list[Work]:
+    """One page of `stream`, for readers that hand out rows as they come."""
+    statement = everything().where(jobs.c.id > last).order_by(jobs.c.id).limit(PAGE)
+    if batch is not None:
+        statement = statement.where(batches.c.name == batch)
+    if states:
+        statement = statement.where(jobs.c.state.in_(states))
+    if account is not None:
+        statement = statement.where(jobs.c.account == account)
+    return [as_work(row) for row in connection.execute(statement)]
+
+
+def find_job(connection: Connection, name: str) -> list[Work]:
+    """The jobs that `name` may mean: an id, a key, or the beginning of a key."""
+    if name.isdecimal():
+        by_id = [as_work(row) for row in connection.execute(everything().where(jobs.c.id == int(name)))]
+        if by_id:
+            return by_id
+    upper = name + "g"  # keys are hexadecimal: nothing sorts after "f"
+    prefix = or_(jobs.c.key == name, (jobs.c.key >= name) & (jobs.c.key < upper))
+    return [as_work(row) for row in connection.execute(everything().where(prefix).order_by(jobs.c.id).limit(10))]
+
+
+def known_states(connection: Connection, batch: str, keys: Sequence[str]) -> dict[str, State]:
+    """The states of those of the keys that the batch holds."""
+    statement = (
+        select(jobs.c.key, jobs.c.state)
+        .join(batches, batches.c.id == jobs.c.batch_id)
+        .where(batches.c.name == batch, jobs.c.key.in_(keys))
+    )
+    return {row.key: State(row.state) for row in connection.execute(statement)}
+
+
+def history(connection: Connection, job_id: int) -> list[EventLine]:
+    rows = connection.execute(select(events).where(events.c.job_id == job_id).order_by(events.c.id))
+    return [EventLine(r.at, r.event, r.source, r.target, r.data) for r in rows]
+
+
+def tries(connection: Connection, job_id: int) -> list[Any]:
+    """Every attempt of a job, oldest first, as rows."""
+    return list(connection.execute(select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.id)))
+
+
+def outputs_of_many(connection: Connection, job_ids: Sequence[int]) -> dict[int, list[Any]]:
+    """The published outputs (no thumbnails) of these jobs, as rows, in their order."""
+    found: dict[int, list[Any]] = {}
+    statement = (
+        select(outputs)
+        .where(outputs.c.job_id.in_(job_ids), outputs.c.path.is_not(None), outputs.c.thumbnail == 0)
+        .order_by(outputs.c.job_id, outputs.c.number)
+    )
+    for row in connection.execute(statement):
+        found.setdefault(row.job_id, []).append(row)
+    return found
+
+
+def last_durations(connection: Connection, account: str, most: int = 200) -> list[float]:
+    """How long the last tasks of an account took at the provider, in seconds."""
+    statement = (
+        select(jobs.c.accepted_at, jobs.c.finished_at)
+        .where(text("finished_at IS NOT NULL"), jobs.c.account == account, jobs.c.accepted_at.is_not(None))
+        .order_by(jobs.c.finished_at.desc())
+        .limit(most)
+    )
+    return [(done - began).total_seconds() for began, done in connection.execute(statement)]
+
+
+def overdue(connection: Connection, now: datetime, batch_ids: Sequence[int] | None) -> int:
+    """How many running tasks are older than their account's timeout: they are followed, but no run waits for them."""
+    moving = text("jobs.state IN ('submitting', 'unknown', 'running', 'downloading')")
+    late = 0
+    for row in connection.execute(select(accounts.c.name, accounts.c.timeout_ms)):
+        before = now - timedelta(milliseconds=row.timeout_ms)
+        statement = select(func.count()).select_from(jobs).where(
+            moving, jobs.c.account == row.name, jobs.c.state == State.RUNNING, jobs.c.accepted_at < before)  # fmt: skip
+        if batch_ids is not None:
+            statement = statement.where(jobs.c.batch_id.in_(batch_ids))
+        late += int(connection.execute(statement).scalar_one())
+    return late
+
+
+def in_flight(connection: Connection) -> dict[str, int]:
+    statement = (
+        select(jobs.c.account, func.count())
+        .where(text("jobs.state IN ('submitting', 'unknown', 'running', 'downloading')"), jobs.c.state.in_(IN_FLIGHT))
+        .group_by(jobs.c.account)
+    )
+    return {account: int(n) for account, n in connection.execute(statement)}

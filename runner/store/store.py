@@ -1,0 +1,204 @@
+"""The door to the queue: open it, own it, write through its pen, read beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runner.clock import Clock
+from runner.errors import Fenced, LocalError
+from runner.jobs import Change
+from runner.store import engines, ownership, place, schema
+from runner.store.brink import Brink, mark_brinks
+from runner.store.changes import apply
+from runner.store.pen import Pen
+
+T = TypeVar("T")
+
+
+class Store:
+    """An open queue. `worker` is this process's name in leases; None for one that only reads or decides.
+
+    `record` and `write` return after the commit; `read` sees what is committed.
+    """
+
+    def __init__(self, url: URL, clock: Clock, writing: AsyncEngine | None, reading: AsyncEngine, worker: int | None) -> None:
+        self.url, self.clock, self.worker = url, clock, worker
+        self._reading = reading
+        self._pen = Pen(writing) if writing is not None else None
+        self._reads: set[asyncio.Task[Any]] = set()
+
+    async def record(self, *changes: Change) -> None:
+        """Writes the changes of one step together. Raises Fenced if one of them did not hold any more: then nothing
+        that it would have caused was written."""
+        if not await self.pen.write_together(_apply_steps, changes):
+            raise Fenced(f"{changes[0].event}: the job has moved on")
+
+    async def mark_brink(self, brink: Brink) -> None:
+        """Commits that the first byte is about to leave. Raises Fenced when the lease is gone: then nothing may."""
+        if not await self.pen.write_together(mark_brinks, brink):
+            raise Fenced("the job has moved on before it was sent")
+
+    async def write(self, function: Callable[..., T], *args: Any) -> T:
+        """Runs `function(connection, *args)` in the pen's next transaction. Raises LocalError if it cannot commit."""
+        return await self.pen.write(function, *args)
+
+    async def read(self, function: Callable[..., T], *args: Any) -> T:
+        """Runs `function(connection, *args)` on a snapshot. Cancelling the caller never cancels the database call."""
+        task = asyncio.ensure_future(self._read(function, *args))
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
+        return await asyncio.shield(task)
+
+    async def _read(self, function: Callable[..., T], *args: Any) -> T:
+        try:
+            async with self._reading.connect() as connection:
+                return await connection.run_sync(function, *args)
+        except DBAPIError as error:
+            raise LocalError(f"the queue cannot be read: {error.orig}") from None
+
+    @property
+    def pen(self) -> Pen:
+        if self._pen is None:
+            raise LocalError("this queue was opened for reading only")
+        return self._pen
+
+    @property
+    def sqlite(self) -> bool:
+        return engines.is_sqlite(self.url)
+
+    async def close(self) -> None:
+        if self._pen is not None:
+            await self._pen.close()
+        if self._reads:
+            await asyncio.wait(self._reads)
+
+
+def _apply_steps(connection: Connection, steps: Sequence[tuple[Change, ...]]) -> list[bool]:
+    """Applies the changes of all steps at once; a step held if each of its changes did."""
+    flat = [change for step in steps for change in step]
+    held = apply(connection, flat)
+    results: list[bool] = []
+    at = 0
+    for step in steps:
+        results.append(all(n in held for n in range(at, at + len(step))))
+        at += len(step)
+    return results
+
+
+@asynccontextmanager
+async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterator[Store]:
+    """The queue at `db` for writing, made if it is not there.
+
+    `own`: work on it. On SQLite this takes the kernel lock (OwnedError if another has it) and rescues what dead
+    processes left; on PostgreSQL it registers a worker. Without `own` the queue is open for short decisions of a person.
+    """
+    url = engines.parse(db)
+    lock = _prepare_place(url, own=own)
+    writing, reading = engines.writer(url, owner=own), engines.reader(url)
+    try:
+        await schema.ensure(writing, url, clock.now(), create=own)
+        async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
+            yield store
+    finally:
+        await _dispose(reading, writing)
+        if lock is not None:
+            lock.release()
+
+
+@asynccontextmanager
+async def read_store(db: str, clock: Clock) -> AsyncIterator[Store]:
+    """The queue at `db` for reading only. Raises LocalError if there is none, or if it is not a queue of ours."""
+    url = engines.parse(db)
+    if engines.is_sqlite(url) and not engines.database_path(url).exists():
+        raise LocalError(f"there is no queue at {engines.database_path(url)}", "run a manifest first, or name it: --db")
+    reading = engines.reader(url)
+    try:
+        await schema.check(reading, url)
+        async with _opened(url, clock, None, reading, None) as store:
+            yield store
+    finally:
+        await _dispose(reading)
+
+
+@asynccontextmanager
+async def _opened(
+    url: URL, clock: Clock, writing: AsyncEngine | None, reading: AsyncEngine, worker: int | None
+) -> AsyncIterator[Store]:
+    store = Store(url, clock, writing, reading, worker)
+    beating: asyncio.Task[None] | None = None
+    try:
+        if worker is not None:
+            await store.write(ownership.register, clock.now(), worker)
+            await rescue(store)
+            await store.write(ownership.look_again, clock.now())
+            if not store.sqlite:
+                beating = asyncio.create_task(_beat(store), name="heartbeat")
+        yield store
+    finally:
+        if beating is not None:
+            beating.cancel()
+            await asyncio.wait([beating])
+        await store.close()
+
+
+async def rescue(store: Store) -> int:
+    """Takes over what dead workers left; returns how many jobs that were."""
+    assert store.worker is not None
+    now = store.clock.now()
+    dead = await store.write(_dead, now, store.worker, store.sqlite)
+    return await store.write(ownership.rescue, now, dead)
+
+
+def _dead(connection: Connection, now: datetime, worker: int, alone: bool) -> list[int]:
+    return ownership.dead_workers(connection, now, worker, alone=alone)
+
+
+async def _beat(store: Store) -> None:
+    """A sign of life every few seconds of the wall clock, and a look for others who gave none."""
+    while True:
+        await asyncio.sleep(ownership.HEARTBEAT_SECONDS)
+        await store.write(ownership.heartbeat, store.clock.now(), store.worker)
+        await rescue(store)
+
+
+def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
+    """SQLite only: checks the place, takes the lock, makes the file private. Returns the lock of an owner."""
+    if not engines.is_sqlite(url):
+        return None
+    queue = engines.database_path(url)
+    if not own:
+        if not queue.exists():
+            raise LocalError(f"there is no queue at {queue}", "run a manifest first, or name it: --db")
+        return None
+    place.check(queue)
+    lock = ownership.QueueLock(queue)
+    try:
+        lock_file_parent(queue)
+        lock.acquire()
+        engines.create_private(queue)
+    except OSError as error:
+        raise LocalError(f"cannot write the queue {queue}: {error.strerror}") from None
+    return lock
+
+
+def lock_file_parent(queue: Path) -> None:
+    queue.parent.mkdir(parents=True, exist_ok=True)
+
+
+async def _dispose(*engines_: AsyncEngine) -> None:
+    """Disposes readers first and the writer last: whoever closes the file last tidies up its WAL."""
+    for engine in engines_:
+        await asyncio.shield(asyncio.ensure_future(engine.dispose()))
+
+
+__all__ = ["Store", "open_store", "read_store", "rescue"]
