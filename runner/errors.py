@@ -8,6 +8,7 @@
 
     NotSent                      provably nothing left this machine: try again later, nothing was paid
     NoAnswer                     the request may have arrived: never blindly sent again
+    Taken                        what must be unique is somebody else's already: a task id, most likely
     Fenced                       the lease is gone: somebody else looks after this job now, so do nothing
 
 What a *provider* says is not an exception but a value: `exchange.Refusal`.
@@ -110,3 +111,7 @@ class NoAnswer(Exception):
 
 class Fenced(Exception):
     """The lease this work was claimed with is gone: whatever it learned is somebody else's to record."""
+
+
+class Taken(Exception):
+    """What was to be written must be unique and already belongs to another row: two jobs would own one task."""

@@ -40,7 +40,7 @@ SECRET = re.compile(
 # What no text of a manifest or a table may hold (B26): control characters but tab and line breaks, half characters.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
-# What is not shown as it is: control characters but tab and line breaks; direction marks, which make text read as what it is not; half characters.
+# What is not shown as it is: these, and direction marks, which make text read as what it is not.
 UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -67,7 +67,7 @@ def quoted(value: object, limit: int = 60) -> str:
     return f'"{text[: limit - 1]}…"' if len(text) > limit else f'"{text}"'
 
 
-def listed(names: Iterable[str], limit: int = 12) -> str:
+def listed(names: Iterable[str], limit: int = 30) -> str:
     """`a, b, c`, and how many more there are."""
     shown = [printable(mask(name)) for name in names]
     more = f" and {len(shown) - limit} more" if len(shown) > limit else ""

@@ -68,8 +68,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One input of a job. `role` is one of REFERENCE_ROLES; `url` is what the provider will read (https, asset://,
-    or a placeholder while a local file is not hosted yet); `path` is the local file, if it is one, relative as written."""
+    """One input of a job. `role` is one of REFERENCE_ROLES; `url` is what the provider will read (https, asset://, or
+    a placeholder while a local file is not hosted yet); `path` is the local file, if it is one, relative as
+    written."""
 
     role: str
     url: str
@@ -120,17 +121,18 @@ def no_price(_values: Values) -> Price | None:
 class Model:
     """One model of a provider: where its requests go, what may stand in them, what they cost.
 
-    `fields` maps common names to native fields (two common names may share one field); a common field not in it does not
-    exist for this model. `params` are the further documented native fields, reached through `params:`; where the
-    document does not list its fields (`open_params`) unknown ones are passed on as they are. `model_field` is the native
-    name under which the model is sent, as the person spelled it; empty where the path says it. `nest` names the object
-    that holds the prompt and everything else, empty where that is the body itself. `constants` always go beside the model.
+    `fields` maps common names to native fields (two common names may share one field); a common field not in it does
+    not exist for this model. `params` are the further documented native fields, reached through `params:`; where the
+    document does not list its fields (`open_params`) unknown ones are passed on as they are. `model_field` is the
+    native name under which the model is sent, as the person spelled it; empty where the path says it. `nest` names
+    the object that holds the prompt and everything else, empty where that is the body itself. `constants` always go
+    beside the model.
 
-    `check` finds forbidden combinations, `price` computes the cost where a document gives one (None elsewhere). Both see
-    the request's values with documented defaults filled in. A fault of `check` names the *native* field; `compose`
-    translates it back to where the person wrote it. `shape` names the native fields that tell apart requests of different
-    price or duration. `listed` says whether the provider's history shows its tasks. `unavailable` says why the model can
-    be named but not used.
+    `check` finds forbidden combinations, `price` computes the cost where a document gives one (None elsewhere). Both
+    see the request's values with documented defaults filled in. A fault of `check` names the *native* field;
+    `compose` translates it back to where the person wrote it. `shape` names the native fields that tell apart
+    requests of different price or duration. `listed` says whether the provider's history shows its tasks.
+    `unavailable` says why the model can be named but not used.
     """
 
     name: str
@@ -173,10 +175,10 @@ class Provider:
     `errors.NotSent` and `errors.NoAnswer` pass.
 
     `submit(ask, path, content, idempotency_key)`, `poll(ask, task_id)`, `history(ask, page)` with pages from 1,
-    `balance(ask)` in credits. `idempotency_header` is the name of its key header, None where it honours none: then a lost
-    answer can only be looked into (`history`, one page of its own list, newest first) or be held. `key_window` is how
-    long (seconds) we trust it to know a key. `windows` are the documented request limits (polls included). `guarantee` is
-    the promise that may be printed, `assumptions` what it and the reading of answers rest on.
+    `balance(ask)` in credits. `idempotency_header` is the name of its key header, None where it honours none: then a
+    lost answer can only be looked into (`history`, one page of its own list, newest first) or be held. `key_window`
+    is how long (seconds) we trust it to know a key. `windows` are the documented request limits (polls included).
+    `guarantee` is the promise that may be printed, `assumptions` what it and the reading of answers rest on.
     """
 
     name: str

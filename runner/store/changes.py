@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.jobs import QUIET, Change, OutputRow
 from runner.ledger import Entry, EntryKind, to_micros
-from runner.store.rows import INTEGER, REAL, TEXT, add, rowset, run
+from runner.store.rows import INTEGER, REAL, TEXT, Columns, add, rowset, run
 from runner.store.tables import Attempt, EventRow, Job, LedgerRow, Output, Request, Total, ticks
 
 jobs = Job.__table__  # type: ignore[attr-defined]
@@ -28,7 +28,7 @@ totals = Total.__table__  # type: ignore[attr-defined]
 events = EventRow.__table__  # type: ignore[attr-defined]
 requests = Request.__table__  # type: ignore[attr-defined]
 
-STANDING = {
+STANDING: Columns = {
     "state": TEXT, "due_at": INTEGER, "errors": INTEGER, "attempts": INTEGER, "generation": INTEGER, "looks": INTEGER,
     "task_id": TEXT, "status": TEXT, "progress": REAL, "error_kind": TEXT, "error_code": TEXT, "error_message": TEXT,
     "accepted_at": INTEGER, "finished_at": INTEGER, "unsettled": INTEGER, "settle_at": INTEGER, "settle_asks": INTEGER,
@@ -55,7 +55,8 @@ def _rounds(changes: Sequence[Change]) -> Iterator[list[tuple[int, Change]]]:
     waiting = list(enumerate(changes))
     while waiting:
         seen: set[int] = set()
-        now, later = [], []
+        now: list[tuple[int, Change]] = []
+        later: list[tuple[int, Change]] = []
         for item in waiting:
             (later if item[1].job_id in seen else now).append(item)
             seen.add(item[1].job_id)
@@ -125,7 +126,7 @@ def _answer_attempts(connection: Connection, changes: Iterable[Change]) -> None:
 
 @cache
 def _answer_statement(dialect: str) -> Executable:
-    columns = {"answered_at": INTEGER, "outcome": TEXT, "code": TEXT, "message": TEXT, "task_id": TEXT}
+    columns: Columns = {"answered_at": INTEGER, "outcome": TEXT, "code": TEXT, "message": TEXT, "task_id": TEXT}
     v = rowset(dialect, {"id": INTEGER, **columns})
     return update(attempts).values({name: v.c[name] for name in columns}).where(attempts.c.id == v.c.id)
 
@@ -167,7 +168,7 @@ def _count(row: dict[str, Any], entry: Entry) -> None:
 
 @cache
 def _book_statements(dialect: str) -> tuple[Executable, Executable, Executable]:
-    amounts = {kind.value: INTEGER for kind in EntryKind}
+    amounts: Columns = {kind.value: INTEGER for kind in EntryKind}
     v = rowset(dialect, {"id": INTEGER, **amounts})
     of_attempt = update(attempts).where(attempts.c.id == v.c.id).values(
         reserved=attempts.c.reserved + v.c.estimated, charged=attempts.c.charged + v.c.charged,

@@ -17,7 +17,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, text, type_coerce, update
+from sqlalchemy import Connection, Executable, Row, bindparam, delete, func, insert, select, text, type_coerce, update
 
 from runner.jobs import Event, State
 from runner.ledger import ZERO, Entry, reserve
@@ -99,6 +99,8 @@ class Round:
     settles: list[Claim] = field(default_factory=list)
     downloads: list[Claim] = field(default_factory=list)
     beyond_budget: bool = False
+    paused: bool = False
+    stopped: bool = False
     in_flight: int = 0
     wake_at: datetime | None = None
 
@@ -110,12 +112,14 @@ def claim(connection: Connection, now: datetime, wants: Wants) -> Round:
     """Takes what the account's limits allow, in this order: open questions, submissions, polls; downloads apart."""
     account = lock_account(connection, wants.account)
     taken = Round(in_flight=count_in_flight(connection, wants.account))
+    taken.paused, taken.stopped = account.probes > 0, account.stopped is not None
     taken.downloads = _lease_due(connection, now, wants, [State.DOWNLOADING], wants.downloads)
     if not account.blocked(now):
         desk = _Desk(connection, now, wants, account)
-        taken.resends = desk.resends()
         taken.looks = desk.looks()
-        taken.submissions, taken.beyond_budget = desk.submissions(taken.in_flight)
+        if not account.paused(now):
+            taken.resends = desk.resends()
+            taken.submissions, taken.beyond_budget = desk.submissions(taken.in_flight)
         taken.listing, taken.pages = desk.listing()
         taken.polls = desk.polls()
         taken.settles = desk.settles()
@@ -124,17 +128,38 @@ def claim(connection: Connection, now: datetime, wants: Wants) -> Round:
     return taken
 
 
-def claim_request(connection: Connection, now: datetime, worker: int, account: str) -> tuple[bool, int | None, datetime | None]:
-    """The right to make one request that belongs to no job (a balance, an upload, a further page of a look).
+def claim_request(
+    connection: Connection, now: datetime, worker: int, account: str, keep: int = 0
+) -> tuple[bool, int | None, datetime | None]:
+    """The right to make one request that no claim of a job includes (a balance, an upload, a further page of a look),
+    as long as more than `keep` are left in the window.
 
     Returns whether it may go now, its row in the log (None without windows), and otherwise when to ask again.
     """
     held = lock_account(connection, account)
     ends = _request_ends(connection, now, held)
-    if room(held.windows, ends, now) == 0:
-        return False, None, next_room(held.windows, ends, now)
+    left = room(held.windows, ends, now)
+    if held.blocked(now) or (left is not None and left <= keep):
+        return False, None, held.blocked_until if held.blocked(now) else next_room(held.windows, ends, now)
     [row] = _log_requests(connection, now, worker, held, 1)
     return True, row, None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionRoom:
+    """What a lane should know before it composes anything: how many submissions could go, and what stands in the way."""
+
+    free: int
+    paused: bool
+    paused_kind: str | None
+    stopped_models: frozenset[str]
+
+
+def submission_room(connection: Connection, account: str, now: datetime) -> SubmissionRoom:
+    """A look without a lock: the claim itself decides."""
+    held = _as_account(connection.execute(select(accounts).where(accounts.c.name == account)).one())
+    free = 0 if held.blocked(now) else held.concurrency - count_in_flight(connection, account)
+    return SubmissionRoom(max(0, free), held.paused(now), held.paused_kind, held.stopped_models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +169,30 @@ class LockedAccount:
     windows: tuple[Window, ...]
     poll_interval: timedelta
     blocked_until: datetime | None
+    paused_until: datetime | None
+    paused_kind: str | None
     stopped: str | None
+    stopped_models: frozenset[str]
+    probes: int
     list_at: datetime | None
 
     def blocked(self, now: datetime) -> bool:
         return self.stopped is not None or (self.blocked_until is not None and self.blocked_until > now)
 
+    def paused(self, now: datetime) -> bool:
+        return self.paused_until is not None and self.paused_until > now
+
 
 def lock_account(connection: Connection, name: str) -> LockedAccount:
     """The account's row, locked until the transaction ends."""
-    row = connection.execute(select(accounts).where(accounts.c.name == name).with_for_update()).one()
+    return _as_account(connection.execute(select(accounts).where(accounts.c.name == name).with_for_update()).one())
+
+
+def _as_account(row: Row[Any]) -> LockedAccount:
     return LockedAccount(
-        name, row.concurrency, tuple(Window(*pair) for pair in json.loads(row.windows)),
-        timedelta(milliseconds=row.poll_interval_ms), row.blocked_until, row.stopped, row.list_at,
+        row.name, row.concurrency, tuple(Window(*pair) for pair in json.loads(row.windows)),
+        timedelta(milliseconds=row.poll_interval_ms), row.blocked_until, row.paused_until, row.paused_kind,
+        row.stopped, frozenset(json.loads(row.stopped_models)), row.probes, row.list_at,
     )
 
 
@@ -453,5 +489,8 @@ def _wake_at(connection: Connection, now: datetime, account: LockedAccount, want
     ).scalar_one()
     full = next_room(account.windows, _request_ends(connection, now, account), now)
     lost = None if wants.keyed else lost_answers_until(connection, account.name, now)
-    times = [due, later, settle, full, lost, account.blocked_until if account.blocked(now) else None]
+    paused = account.paused_until if account.paused(now) else None
+    if account.blocked(now):
+        return account.blocked_until  # nothing falls due before that; None: a person is needed
+    times = [due, later, settle, full, lost, paused]
     return min((t for t in times if t is not None), default=None)

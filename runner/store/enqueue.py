@@ -182,7 +182,7 @@ def save_accounts(connection: Connection, settings: Sequence[AccountSettings]) -
             "windows": json.dumps([[w.limit, w.seconds] for w in account.windows]),
             "poll_interval_ms": round(account.poll_interval.total_seconds() * 1000),
             "timeout_ms": round(account.timeout.total_seconds() * 1000), "exclusive": int(account.exclusive),
-            "stopped": None,
+            "stopped": None, "stopped_models": "[]",
         }  # fmt: skip
         known = connection.execute(update(accounts).where(accounts.c.name == account.name).values(row)).rowcount
         if not known:

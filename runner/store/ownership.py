@@ -23,6 +23,7 @@ from runner.errors import ErrorKind, LocalError, OwnedError
 from runner.jobs import Answer, Change, Event, Failure, State
 from runner.ledger import release
 from runner.store.changes import apply, jobs, requests
+from runner.store.claims import IS_MOVING
 from runner.store.tables import Worker
 from runner.store.work import Work, as_work, everything
 
@@ -122,8 +123,7 @@ def interrupted(work: Work, now: datetime) -> Change:
 
 def look_again(connection: Connection, now: datetime) -> None:
     """At every start: open questions and unsettled bills are asked at once, and overdue tasks too."""
-    moving = text("jobs.state IN ('submitting', 'unknown', 'running', 'downloading')")
     connection.execute(
-        update(jobs).where(moving, jobs.c.state.in_([State.UNKNOWN, State.RUNNING]), jobs.c.due_at > now).values(due_at=now)
+        update(jobs).where(IS_MOVING, jobs.c.state.in_([State.UNKNOWN, State.RUNNING]), jobs.c.due_at > now).values(due_at=now)
     )
     connection.execute(update(jobs).where(text("unsettled = 1"), jobs.c.lease.is_(None)).values(settle_at=now))

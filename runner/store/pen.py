@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runner.errors import LocalError
+from runner.errors import LocalError, Taken
 from runner.failpoints import reached
 
 T = TypeVar("T")
@@ -91,8 +91,8 @@ class Pen:
     async def _transaction(self, items: list[_Item]) -> list[Any]:
         async with self._engine.begin() as connection:
             results = await connection.run_sync(_apply, items)
-            reached("before_commit")
-        reached("after_commit")
+            reached("before-commit")
+        reached("after-commit")
         return results
 
 
@@ -122,10 +122,8 @@ def _answer(item: _Item, result: Any) -> None:
 
 def _translated(error: Exception) -> Exception:
     """A database error in our words: without its parameters, which hold prompts and URLs."""
-    if isinstance(error, DBAPIError) and not _is_constraint(error):
+    if isinstance(error, IntegrityError):
+        return Taken(str(error.orig))
+    if isinstance(error, DBAPIError):
         return LocalError(f"the queue cannot be written: {error.orig}")
     return error
-
-
-def _is_constraint(error: DBAPIError) -> bool:
-    return "IntegrityError" in type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select, text
 
-from runner.jobs import IN_FLIGHT, State
+from runner.jobs import State
 from runner.ledger import ZERO
 from runner.store.changes import attempts, events, jobs, outputs, totals
-from runner.store.claims import accounts, batches
+from runner.store.claims import IS_MOVING, QUEUED, accounts, batches
 from runner.store.work import Work, as_work, everything
 
 PAGE = 500
@@ -47,9 +48,11 @@ class AccountRow:
     provider: str
     concurrency: int
     blocked_until: datetime | None
-    blocked_kind: str | None
-    blocked_note: str | None
+    paused_until: datetime | None
+    paused_kind: str | None
+    paused_note: str | None
     stopped: str | None
+    stopped_models: frozenset[str]
     timeout: timedelta
 
 
@@ -104,8 +107,8 @@ def unsettled(connection: Connection) -> dict[str, Decimal]:
 def account_rows(connection: Connection) -> list[AccountRow]:
     rows = connection.execute(select(accounts).order_by(accounts.c.name))
     return [
-        AccountRow(r.name, r.provider, r.concurrency, r.blocked_until, r.blocked_kind, r.blocked_note, r.stopped,
-                   timedelta(milliseconds=r.timeout_ms))
+        AccountRow(r.name, r.provider, r.concurrency, r.blocked_until, r.paused_until, r.paused_kind, r.paused_note,
+                   r.stopped, frozenset(json.loads(r.stopped_models)), timedelta(milliseconds=r.timeout_ms))
         for r in rows
     ]  # fmt: skip
 
@@ -199,24 +202,58 @@ def last_durations(connection: Connection, account: str, most: int = 200) -> lis
     return [(done - began).total_seconds() for began, done in connection.execute(statement)]
 
 
-def overdue(connection: Connection, now: datetime, batch_ids: Sequence[int] | None) -> int:
-    """How many running tasks are older than their account's timeout: they are followed, but no run waits for them."""
-    moving = text("jobs.state IN ('submitting', 'unknown', 'running', 'downloading')")
-    late = 0
-    for row in connection.execute(select(accounts.c.name, accounts.c.timeout_ms)):
-        before = now - timedelta(milliseconds=row.timeout_ms)
-        statement = select(func.count()).select_from(jobs).where(
-            moving, jobs.c.account == row.name, jobs.c.state == State.RUNNING, jobs.c.accepted_at < before)  # fmt: skip
-        if batch_ids is not None:
-            statement = statement.where(jobs.c.batch_id.in_(batch_ids))
-        late += int(connection.execute(statement).scalar_one())
-    return late
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """The jobs of one account that a run is about (see `engine.ending.Tally`)."""
+
+    account: str
+    states: dict[State, int]
+    overdue: int
+    stopped_model: int
+    cancelled_by_provider: int
 
 
-def in_flight(connection: Connection) -> dict[str, int]:
-    statement = (
-        select(jobs.c.account, func.count())
-        .where(text("jobs.state IN ('submitting', 'unknown', 'running', 'downloading')"), jobs.c.state.in_(IN_FLIGHT))
-        .group_by(jobs.c.account)
-    )
-    return {account: int(n) for account, n in connection.execute(statement)}
+def standings(connection: Connection, now: datetime, batch_ids: Sequence[int] | None) -> list[Standings]:
+    """Where the jobs of these batches (None: of the whole queue) stand, per account."""
+    statement = select(jobs.c.account, jobs.c.state, func.count()).group_by(jobs.c.account, jobs.c.state)
+    if batch_ids is not None:
+        statement = statement.where(jobs.c.batch_id.in_(batch_ids))
+    states: dict[str, dict[State, int]] = {}
+    for account, state, number in connection.execute(statement):
+        states.setdefault(account, {})[State(state)] = int(number)
+    rows = {row.name: row for row in account_rows(connection)}
+    return [
+        Standings(account, found, _overdue(connection, now, rows.get(account), batch_ids),
+                  _queued_for(connection, rows.get(account), batch_ids),
+                  _cancelled_by_provider(connection, account, found, batch_ids))
+        for account, found in sorted(states.items())
+    ]  # fmt: skip
+
+
+def _count(connection: Connection, batch_ids: Sequence[int] | None, *conditions: Any) -> int:
+    statement = select(func.count()).select_from(jobs).where(*conditions)
+    if batch_ids is not None:
+        statement = statement.where(jobs.c.batch_id.in_(batch_ids))
+    return int(connection.execute(statement).scalar_one())
+
+
+def _overdue(connection: Connection, now: datetime, row: AccountRow | None, batch_ids: Sequence[int] | None) -> int:
+    if row is None:
+        return 0
+    late = jobs.c.accepted_at < now - row.timeout
+    return _count(connection, batch_ids, IS_MOVING, jobs.c.account == row.name, jobs.c.state == State.RUNNING, late)
+
+
+def _queued_for(connection: Connection, row: AccountRow | None, batch_ids: Sequence[int] | None) -> int:
+    if row is None or not row.stopped_models:
+        return 0
+    return _count(connection, batch_ids, QUEUED, jobs.c.account == row.name, jobs.c.model.in_(row.stopped_models))
+
+
+def _cancelled_by_provider(
+    connection: Connection, account: str, states: dict[State, int], batch_ids: Sequence[int] | None
+) -> int:
+    if not states.get(State.CANCELLED):
+        return 0
+    return _count(connection, batch_ids, jobs.c.account == account, jobs.c.state == State.CANCELLED,
+                  jobs.c.error_kind == "cancelled")  # fmt: skip

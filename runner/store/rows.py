@@ -31,9 +31,10 @@ from sqlalchemy.types import TypeEngine
 INTEGER: TypeEngine[int] = BigInteger()
 TEXT: TypeEngine[str] = Text()
 REAL: TypeEngine[float] = Float()
+Columns = Mapping[str, TypeEngine[Any]]
 
 
-def rowset(dialect: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
+def rowset(dialect: str, columns: Columns) -> FromClause:
     """A FROM clause over the JSON array bound as `rows`: one row per object, one column per name."""
     if dialect == "postgresql":
         typed = [column(name, kind) for name, kind in columns.items()]

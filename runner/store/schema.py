@@ -89,7 +89,7 @@ async def _migrate(engine: AsyncEngine, url: URL, found: str, scripts: Path = MI
         await asyncio.to_thread(_backup, engines.database_path(url), found)
     async with engine.begin() as connection:
         await connection.run_sync(_upgrade, config)
-        reached("before_migration_commit")
+        reached("before-migration-commit")
 
 
 def _upgrade(connection: Connection, config: object) -> None:

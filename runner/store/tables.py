@@ -144,8 +144,9 @@ class Batch(Table, table=True):
 class Account(Table, table=True):
     """One API key of one provider. Its row is locked first by every claim, so limits hold across workers.
 
-    `windows` is JSON [[limit, seconds], …]. `blocked_until` moves for everyone; `stopped` is the reason a person is
-    needed. `probes` counts fruitless probes in a row.
+    `windows` is JSON [[limit, seconds], …]. Until `blocked_until` no request goes at all, until `paused_until` no paid
+    one; `probes` counts fruitless probes in a row. `stopped` is the reason a person is needed (nothing goes),
+    `stopped_models` (JSON list) those this account may not use.
     """
 
     __tablename__ = "accounts"
@@ -159,10 +160,12 @@ class Account(Table, table=True):
     timeout_ms: int = Field(sa_column=Column(BigId, nullable=False))
     exclusive: int = Field(sa_column=Column(BigId, nullable=False, server_default="0"))
     blocked_until: datetime | None = _time()
-    blocked_kind: str | None = _text()
-    blocked_note: str | None = _text()
+    paused_until: datetime | None = _time()
+    paused_kind: str | None = _text()
+    paused_note: str | None = _text()
+    probes: int = _number(default=0)
     stopped: str | None = _text()
-    probes: int = Field(sa_column=Column(BigId, nullable=False, server_default="0"))
+    stopped_models: str = Field(default="[]", sa_column=Column(Text, nullable=False, server_default="[]"))
     list_at: datetime | None = _time()
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, text
+from sqlalchemy import Connection, Row, Select, func, select
 
 from runner.errors import ErrorKind
 from runner.jobs import Failure, OutputRow, Standing, State
 from runner.ledger import Bill
 from runner.store.changes import attempts, jobs, outputs
-from runner.store.claims import QUEUED, batches
+from runner.store.claims import IS_MOVING, QUEUED, batches
 from runner.store.tables import LearnedPrice
 
 learned_prices = LearnedPrice.__table__  # type: ignore[attr-defined]
@@ -46,6 +46,7 @@ class Work:
     id: int
     batch_id: int
     batch: str
+    folder: str
     key: str
     name: str
     take: int
@@ -75,10 +76,13 @@ def load(connection: Connection, ids: Sequence[int]) -> dict[int, Work]:
 
 
 def peek(
-    connection: Connection, now: datetime, account: str, most: int, batch_ids: Sequence[int] | None
-) -> list[Work]:
+    connection: Connection, now: datetime, account: str, most: int, batch_ids: Sequence[int] | None,
+    without_models: Collection[str] = (),
+) -> list[Work]:  # fmt: skip
     """The next queued jobs of an account, in the order in which they will be submitted; nothing is claimed."""
     chosen = everything().where(QUEUED, jobs.c.account == account, jobs.c.due_at <= now, jobs.c.lease.is_(None))
+    if without_models:
+        chosen = chosen.where(jobs.c.model.not_in(without_models))
     if batch_ids is not None:
         chosen = chosen.where(jobs.c.batch_id.in_(batch_ids))
     ordered = chosen.order_by(jobs.c.priority.desc(), jobs.c.id).limit(most)
@@ -100,9 +104,18 @@ def owned_task_ids(connection: Connection, account: str, ids: Sequence[str]) -> 
 
 def unknowns(connection: Connection, account: str) -> list[Work]:
     """Every open question of an account: an answer that got lost."""
-    condition = [text("jobs.state IN ('submitting', 'unknown', 'running', 'downloading')"), jobs.c.account == account,
-                 jobs.c.state == State.UNKNOWN]  # fmt: skip
-    return [as_work(row) for row in connection.execute(everything().where(*condition))]
+    asked = everything().where(IS_MOVING, jobs.c.account == account, jobs.c.state == State.UNKNOWN)
+    return [as_work(row) for row in connection.execute(asked)]
+
+
+def foreign_tasks(connection: Connection, account: str, fingerprint: str) -> int:
+    """How many running tasks of the account were paid with another key."""
+    statement = (
+        select(func.count())
+        .select_from(jobs.join(attempts, attempts.c.id == jobs.c.attempt_id))
+        .where(IS_MOVING, jobs.c.account == account, jobs.c.state == State.RUNNING, attempts.c.fingerprint != fingerprint)
+    )
+    return int(connection.execute(statement).scalar_one())
 
 
 def learned(connection: Connection, provider: str, shapes: Sequence[str]) -> dict[str, Decimal]:
@@ -115,12 +128,12 @@ def learned(connection: Connection, provider: str, shapes: Sequence[str]) -> dic
 def everything() -> Select[Any]:
     attempt = [c.label(f"try_{c.name}") for c in attempts.c if c.name not in ("job_id", "account")]
     joined = jobs.join(batches, jobs.c.batch_id == batches.c.id).outerjoin(attempts, attempts.c.id == jobs.c.attempt_id)
-    return select(*jobs.c, batches.c.name.label("batch"), *attempt).select_from(joined)
+    return select(*jobs.c, batches.c.name.label("batch"), batches.c.folder, *attempt).select_from(joined)
 
 
 def as_work(row: Row[Any]) -> Work:
     return Work(
-        id=row.id, batch_id=row.batch_id, batch=row.batch, key=row.key, name=row.name, take=row.take,
+        id=row.id, batch_id=row.batch_id, batch=row.batch, folder=row.folder, key=row.key, name=row.name, take=row.take,
         account=row.account, provider=row.provider, model=row.model, shape=row.shape, spec=row.spec,
         variables=row.variables, output=row.output, place=row.place, estimated=row.estimated, charged=row.charged,
         refunded=row.refunded, created_at=row.created_at, updated_at=row.updated_at, standing=_standing(row),

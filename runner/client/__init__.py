@@ -1,0 +1,1 @@
+"""The one door to HTTP: nobody else imports an HTTP library."""

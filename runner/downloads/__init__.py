@@ -1,0 +1,30 @@
+"""Outputs coming in: from a result URL to a verified file under its name, through any crash.
+
+`fetch_output` makes one try and says, as a value, what to do next. `sidecar` writes the facts beside an output.
+"""
+
+from runner.downloads.fetch import fetch_output
+from runner.downloads.outcomes import (
+    DiskTrouble,
+    FreshUrl,
+    Later,
+    Outcome,
+    Published,
+    Refusal,
+    Refused,
+    Wanted,
+)
+from runner.downloads.sidecars import sidecar
+
+__all__ = [
+    "DiskTrouble",
+    "FreshUrl",
+    "Later",
+    "Outcome",
+    "Published",
+    "Refusal",
+    "Refused",
+    "Wanted",
+    "fetch_output",
+    "sidecar",
+]

@@ -1,0 +1,194 @@
+"""One account's lane: claims what its limits allow, starts a short task for each claim, and sleeps until something falls
+due or something happened. Nothing is held here that a `kill -9` could lose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from runner.errors import Fenced
+from runner.exchange import Refusal
+from runner.jobs import State
+from runner.lifecycle import fetching, following, looking, submitting
+from runner.lifecycle.desk import Desk
+from runner.limits import poll_every
+from runner.store import accounts as account_rows
+from runner.store.claims import Intent, Round, Wants, claim, submission_room
+from runner.store.work import Work, load, peek
+
+log = structlog.get_logger("runner")
+REQUESTS = 64  # polls and submissions of one lane at a time
+DOWNLOADS = 8
+LONGEST_SLEEP = 15.0  # seconds: other processes may change the queue without our noticing
+
+
+@dataclass(slots=True)
+class Lane:
+    """`batch_ids`: whose jobs may be submitted (None: all). `until`: no paid request after that moment."""
+
+    desk: Desk
+    batch_ids: Sequence[int] | None = None
+    until: datetime | None = None
+    beyond_budget: bool = False
+    stopping: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    _paying: set[asyncio.Task[None]] = field(default_factory=set)
+    _asking: set[asyncio.Task[None]] = field(default_factory=set)
+    _loading: set[asyncio.Task[None]] = field(default_factory=set)
+    _hosting: set[int] = field(default_factory=set)
+    trouble: list[BaseException] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Works until it is told to stop; raises what its tasks could not deal with."""
+        await looking.hold_foreign(self.desk)
+        while not self.stopping:
+            self.news.clear()
+            taken = await self._claim()
+            await self._start(taken)
+            if self.trouble:
+                raise self.trouble[0]
+            if not taken:
+                await self._sleep(taken.wake_at)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request of this lane is under way."""
+        return bool(self._paying or self._loading)
+
+    async def stop(self, patience: float) -> None:
+        """No new claims; paid requests on the wire are awaited for `patience` wall seconds, the rest is cut short."""
+        self.stopping = True
+        self.news.set()
+        if self._paying:
+            await asyncio.wait(self._paying, timeout=patience)
+        rest = self._paying | self._asking | self._loading
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)
+
+    async def _claim(self) -> Round:
+        desk = self.desk
+        intents = await self._intents()
+        wants = Wants(
+            desk.worker, desk.account, desk.provider.keyed, intents,
+            resends=self._hands(), looks=desk.provider.history is not None, polls=self._hands() - len(intents),
+            poll_pages=self._pages(), settles=4, downloads=DOWNLOADS - len(self._loading),
+        )  # fmt: skip
+        taken = await desk.store.write(claim, desk.now(), wants)
+        desk.paused = taken.paused
+        self.beyond_budget = taken.beyond_budget and not taken.submissions
+        return taken
+
+    def _hands(self) -> int:
+        return max(0, REQUESTS - len(self._paying) - len(self._asking))
+
+    def _pages(self) -> int:
+        return 2 if self.desk.provider.history is not None and not self._listing() else 0
+
+    def _listing(self) -> bool:
+        return any(task.get_name() == "list" for task in self._asking)
+
+    async def _intents(self) -> list[Intent]:
+        """Ready intents for as many submissions as could go now; composed before they are claimed."""
+        desk = self.desk
+        if not desk.trusted or (self.until is not None and desk.now() >= self.until):
+            return []
+        room = await desk.store.read(submission_room, desk.account, desk.now())
+        most = min(room.free if desk.provider.keyed else min(1, room.free), self._hands())
+        if most <= 0 or not await self._credits_are_back(room.paused_kind, room.paused):
+            return []
+        waiting = await desk.store.read(peek, desk.now(), desk.account, most, self.batch_ids, room.stopped_models)
+        return [intent for work in waiting if (intent := await self._ready(work)) is not None]
+
+    async def _ready(self, work: Work) -> Intent | None:
+        """The intent of a job, or None while its files are being hosted (in a task of its own: that may take a while)."""
+        if work.id in self._hosting:
+            return None
+        intent = await submitting.prepare(self.desk, work)
+        if isinstance(intent, submitting.Unhosted):
+            self._hosting.add(work.id)
+            self._spawn(self._asking, self._host(work), "host")
+            return None
+        return intent
+
+    async def _host(self, work: Work) -> None:
+        try:
+            await submitting.host(self.desk, work)
+        finally:
+            self._hosting.discard(work.id)
+
+    async def _credits_are_back(self, kind: str | None, paused: bool) -> bool:
+        """After a pause for want of credits the balance is asked where there is one, before an order is tried again."""
+        desk = self.desk
+        if paused:
+            return False
+        if kind != "insufficient_credits" or desk.provider.balance is None:
+            return True
+        ask_balance = desk.provider.balance
+        request = await desk.permit()
+        answer = await desk.ask_provider(ask_balance)
+        await desk.answered(request)
+        if isinstance(answer, Refusal) or answer > 0:
+            return True
+        note = "the balance is still 0"
+        await desk.store.write(account_rows.pause, desk.now(), desk.account, kind, note, None)
+        return False
+
+    async def _start(self, taken: Round) -> None:
+        """One short task per claim. Each holds what it needs, loaded in one query per round."""
+        claims = [*taken.submissions, *taken.resends, *taken.polls, *taken.settles, *taken.downloads]
+        listed, looked = taken.listing, taken.looks
+        works = await self.desk.store.read(load, [c.job_id for c in (*claims, *listed, *looked)])
+        self._set_pace(works)
+        for c in (*taken.submissions, *taken.resends):
+            self._spawn(self._paying, submitting.submit(self.desk, works[c.job_id], c))
+        for c in taken.polls:
+            self._spawn(self._asking, following.poll(self.desk, works[c.job_id], c))
+        for c in taken.settles:
+            self._spawn(self._asking, following.settle(self.desk, works[c.job_id], c))
+        for c in taken.downloads:
+            self._spawn(self._loading, fetching.fetch(self.desk, works[c.job_id], c))
+        if listed:
+            pairs = [(works[c.job_id], c) for c in listed]
+            self._spawn(self._asking, following.poll_list(self.desk, pairs, taken.pages), "list")
+        if looked:
+            self._spawn(self._asking, looking.look(self.desk, [(works[c.job_id], c) for c in looked]), "look")
+
+    def _set_pace(self, works: dict[int, Work]) -> None:
+        """Polls share the window with submissions: with many tasks each is asked less often."""
+        windows = self.desk.provider.windows
+        running = sum(1 for work in works.values() if work.standing.state is State.RUNNING)
+        if windows and self.desk.provider.history is None and running:
+            self.desk.every = timedelta(seconds=poll_every(0.0, running, windows, 8))
+
+    def _spawn(self, crowd: set[asyncio.Task[None]], work: Coroutine[Any, Any, None], name: str | None = None) -> None:
+        task = asyncio.create_task(self._guard(work), name=name)
+        crowd.add(task)
+        task.add_done_callback(crowd.discard)
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """A job that has moved on is somebody else's; anything else that no verdict foresaw stops the run."""
+        try:
+            await work
+        except Fenced as fenced:
+            log.warning("fenced", account=self.desk.account, why=str(fenced))
+        except Exception as error:
+            self.trouble.append(error)
+        finally:
+            self.news.set()
+
+    async def _sleep(self, wake_at: datetime | None) -> None:
+        """Until something happened here, or falls due, or it is time to look what others have changed."""
+        clock = self.desk.clock
+        wait = clock.real((wake_at - clock.now()).total_seconds()) if wake_at is not None else LONGEST_SLEEP
+        try:
+            async with asyncio.timeout(min(max(wait, 0.01), LONGEST_SLEEP)):
+                await self.news.wait()
+        except TimeoutError:
+            return

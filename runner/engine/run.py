@@ -1,0 +1,107 @@
+"""A run: one lane per account, until nothing can move by itself any more, or somebody says stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from runner.engine.ending import Exit, Hindrances, Tally, moving, verdict
+from runner.engine.lane import Lane
+from runner.errors import LocalError
+from runner.store import Store
+from runner.store.ownership import rescue as give_back
+from runner.store.queries import AccountRow, Standings, account_rows, standings
+
+PATIENCE = 10.0  # wall seconds that paid requests on the wire are awaited after the first signal
+CHECK_EVERY = 0.5  # wall seconds between two looks whether the run is over, at least
+
+
+@dataclass(slots=True)
+class Engine:
+    """`lacking`: accounts of the queue whose key this run does not have; their jobs are left alone.
+
+    `stop` ends the run from outside. `tallies` is refreshed while it works, for whoever shows progress.
+    """
+
+    store: Store
+    lanes: Sequence[Lane]
+    batch_ids: Sequence[int] | None
+    lacking: frozenset[str] = frozenset()
+    until: datetime | None = None
+    wait: bool = True
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    tallies: list[Tally] = field(default_factory=list)
+    accounts: list[AccountRow] = field(default_factory=list)
+
+    async def run(self) -> Exit:
+        """Works until the end; returns the exit code that the jobs deserve. A stop from outside leaves all as it is."""
+        works = [asyncio.create_task(lane.run(), name=f"lane {lane.desk.account}") for lane in self.lanes]
+        stopping = asyncio.create_task(self.stop.wait(), name="stop")
+        try:
+            await self._watch(works, stopping)
+        finally:
+            stopping.cancel()
+            await self._halt(works)
+        return verdict(self.tallies, self._hindrances())
+
+    async def _watch(self, works: list[asyncio.Task[None]], stopping: asyncio.Task[bool]) -> None:
+        pause = 0.0
+        while True:
+            done, _ = await asyncio.wait([*works, stopping], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # a lane ends by itself only with an error
+            if stopping in done:
+                return
+            began = asyncio.get_running_loop().time()
+            await self._count()
+            if not moving(self.tallies, self._hindrances()) and not self._busy():
+                return
+            pause = max(CHECK_EVERY, 20 * (asyncio.get_running_loop().time() - began))
+
+    def _busy(self) -> bool:
+        """A lane may know more than the last count: what it is doing right now must be counted once more."""
+        return any(lane.busy for lane in self.lanes)
+
+    async def _count(self) -> None:
+        now = self.store.clock.now()
+        found = await self.store.read(standings, now, self.batch_ids)
+        self.accounts = await self.store.read(account_rows)
+        self.tallies = [_tally(row) for row in found]
+
+    def _hindrances(self) -> Hindrances:
+        now = self.store.clock.now()
+        return Hindrances(
+            stopped=self.lacking | {row.name for row in self.accounts if row.stopped},
+            paused={row.name for row in self.accounts if row.paused_until is not None and row.paused_until > now},
+            beyond_budget={lane.desk.account for lane in self.lanes if lane.beyond_budget},
+            time_is_up=self.until is not None and now >= self.until,
+            wait=self.wait,
+        )
+
+    async def _halt(self, works: list[asyncio.Task[None]]) -> None:
+        """Stops all lanes at once, then gives back what they held: the next run need not wait for our silence."""
+        await asyncio.gather(*(lane.stop(PATIENCE) for lane in self.lanes))
+        for task in works:
+            task.cancel()
+        await asyncio.wait(works) if works else None
+        try:
+            await self.store.write(give_back, self.store.clock.now(), [self.store.worker])
+            await self._count()
+        except LocalError:
+            return  # the queue cannot be written: the next run rescues what we held
+
+
+def _tally(row: Standings) -> Tally:
+    return Tally(row.account, row.states, row.overdue, row.stopped_model, row.cancelled_by_provider)
+
+
+def until_next(hour: int, minute: int, now: datetime) -> datetime:
+    """The next time a local clock shows this hour and minute, as a moment in UTC."""
+    local = now.astimezone()
+    at = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    if at <= local:
+        naive = at.replace(tzinfo=None) + timedelta(days=1)
+        at = naive.astimezone()
+    return at.astimezone(now.tzinfo)

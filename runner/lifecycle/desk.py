@@ -1,0 +1,111 @@
+"""What every step of a job's life needs at hand: one account, its provider, its line, the queue and the clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from runner.client.asking import Line
+from runner.client.fetching import Fetcher
+from runner.clock import Clock
+from runner.errors import ErrorKind, NoAnswer, NotSent
+from runner.exchange import Action, Ask, Refusal
+from runner.jobs import Change
+from runner.providers.description import Provider
+from runner.store import Store
+from runner.store import accounts as account_rows
+from runner.store.changes import end_requests
+from runner.store.claims import Claim, claim_request
+from runner.store.work import Work
+from runner.verdicts.polling import Poll
+
+T = TypeVar("T")
+REDIRECT = "redirect"  # the code of a refusal that also closes the account: a 3xx on a paid request
+
+
+@dataclass(slots=True)
+class Desk:
+    """One account at work. `fingerprint` is of today's key; `trusted` turns False when tasks in flight were paid with
+    another key, until one of them answers to this one. `paused`: the account has been refusing paid requests. `every` (the pace of
+    polling) is at least `poll_interval`; `asked_alone` tells when a task was last asked by itself, not by a list."""
+
+    account: str
+    provider: Provider
+    line: Line
+    fetcher: Fetcher
+    store: Store
+    clock: Clock
+    fingerprint: str
+    poll_interval: timedelta
+    timeout: timedelta
+    roots: tuple[Path, ...] = ()
+    allow_private: bool = False
+    trusted: bool = True
+    paused: bool = False
+    every: timedelta = timedelta(0)
+    asked_alone: dict[int, datetime] = field(default_factory=dict)
+    random: Callable[[], float] = random.random
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    @property
+    def worker(self) -> int:
+        assert self.store.worker is not None, "only an owner of the queue works on it"
+        return self.store.worker
+
+    async def ask_provider(self, question: Callable[[Ask], Awaitable[T | Refusal]]) -> T | Refusal:
+        """One unpaid request. Silence is a refusal that says "later"; the provider's own limits are obeyed at once."""
+        try:
+            answer = await question(self.line.ask)
+        except (NoAnswer, NotSent) as silence:
+            return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
+        await self.obey(answer if isinstance(answer, Refusal) else None)
+        return answer
+
+    async def obey(self, refusal: Refusal | None) -> None:
+        """What an answer says about the whole account moves it for everyone."""
+        now = self.now()
+        signals = self.line.signals
+        if signals.limit:
+            await self._obey_limit(signals.limit)
+        if refusal is not None and refusal.kind is ErrorKind.RATE_LIMITED:
+            await self.store.write(account_rows.block, now, self.account, refusal.wait or signals.reset_in or 5.0)
+        elif signals.remaining == 0 and signals.reset_in:
+            await self.store.write(account_rows.block, now, self.account, signals.reset_in)
+        if refusal is not None and refusal.action is Action.STOP:
+            await self.store.write(account_rows.stop, self.account, refusal.message)
+
+    async def _obey_limit(self, limit: int) -> None:
+        documented = [w for w in self.provider.windows if w.seconds == 60]
+        if documented and documented[0].limit != limit:
+            await self.store.write(account_rows.obey_limit, self.account, limit)
+
+    async def permit(self) -> int | None:
+        """Waits for the right to make one more unpaid request; returns its row in the log."""
+        while True:
+            allowed, row, at = await self.store.write(claim_request, self.now(), self.worker, self.account)
+            if allowed:
+                return row
+            wait = (at - self.now()).total_seconds() if at is not None else 1.0
+            await self.clock.sleep(max(wait, 0.05))
+
+    async def answered(self, request: int | None) -> None:
+        if request is not None:
+            await self.store.write(end_requests, {request: self.now()})
+
+    def question(self, work: Work, claim: Claim) -> Poll:
+        """A poll of this job, as the verdicts want to see it."""
+        attempt = work.attempt
+        assert attempt is not None, "a followed job has an attempt"
+        return Poll(
+            work.id, claim.lease, work.standing, attempt.bill, attempt.priced, max(self.poll_interval, self.every),
+            self.timeout, claim.request, self.now(), self.random(),
+        )  # fmt: skip
+
+    async def record(self, *changes: Change) -> None:
+        await self.store.record(*changes)

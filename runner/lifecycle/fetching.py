@@ -1,0 +1,144 @@
+"""Fetching what was paid for: every output of a completed task, verified and published, or the job is held."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from runner.downloads import DiskTrouble, FreshUrl, Later, Published, Refused, Wanted, fetch_output
+from runner.downloads.outcomes import Outcome
+from runner.errors import ErrorKind
+from runner.expand import parse_spec
+from runner.jobs import Change, Event, Failure, OutputRow, Standing, State
+from runner.ledger import as_text
+from runner.lifecycle.desk import Desk
+from runner.limits import backoff
+from runner.store.claims import Claim
+from runner.store.work import Work, outputs_of
+
+FRESH_URLS = 5  # so many times a task is asked for a fresh URL before a person must look
+DISK_SECONDS = 60.0
+
+
+async def fetch(desk: Desk, work: Work, claim: Claim) -> None:
+    """Fetches the outputs that are still wanted, one after the other, and records what came of it in one step.
+
+    Outputs published in an earlier try that was cut short are recognised and adopted: nothing is fetched twice.
+    """
+    rows = await desk.store.read(outputs_of, work.id)
+    outcomes = {row.index: await fetch_output(desk.fetcher, desk.clock, _wanted(work, row)) for row in rows if row.url}
+    published = tuple(_published(row, outcomes[row.index]) for row in rows if isinstance(outcomes.get(row.index), Published))
+    troubles = [(row, outcomes[row.index]) for row in rows if row.index in outcomes and not row.thumbnail]
+    troubles = [(row, outcome) for row, outcome in troubles if not isinstance(outcome, Published)]
+    if troubles:
+        await desk.record(_not_yet(desk, work, claim, [outcome for _, outcome in troubles], published))
+    else:
+        await desk.record(_completed(desk, work, claim, published))
+
+
+def _wanted(work: Work, row: OutputRow) -> Wanted:
+    return Wanted(
+        row.url or "", Path(work.folder), _numbered(work.output, row), work.standing.task_id or "", row.index,
+        facts=None if row.thumbnail else facts(work, row),
+    )  # fmt: skip
+
+
+def _numbered(output: str, row: OutputRow) -> str:
+    """The first file bears the name itself, further ones `-2`, `-3`; a thumbnail stands beside them."""
+    path = PurePosixPath(output)
+    mark = "-thumbnail" if row.thumbnail else ""
+    number = f"-{row.index + 1}" if row.index else ""
+    return str(path.with_name(f"{path.stem}{number}{mark}{path.suffix}"))
+
+
+def facts(work: Work, row: OutputRow) -> dict[str, Any]:
+    """The sidecar: what the output was made of, and what it cost. No key and no URL of the provider is in it."""
+    fields, references, params = parse_spec(work.spec)
+    standing = work.standing
+    return {
+        "task_id": standing.task_id, "output": row.index, "batch": work.batch, "job": work.name, "key": work.key,
+        "take": work.take, "provider": work.provider, "account": work.account, "model": work.model,
+        "prompt": fields.get("prompt"), "fields": {name: _plain(v) for name, v in fields.items() if name != "prompt"},
+        "params": params, "references": [{"role": r.role, "source": r.path or r.url} for r in references],
+        "seed": _plain(fields.get("seed")), "variables": json.loads(work.variables),
+        "credits": {"estimated": as_text(work.estimated), "charged": as_text(work.charged),
+                    "refunded": as_text(work.refunded)},
+        "submitted_at": _time(work.attempt.intent_at if work.attempt else None),
+        "accepted_at": _time(standing.accepted_at), "finished_at": _time(standing.finished_at),
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _time(moment: Any) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _published(row: OutputRow, outcome: Outcome | None) -> OutputRow:
+    assert isinstance(outcome, Published)
+    return replace(row, url=None, path=str(outcome.path), size=outcome.bytes, sha256=outcome.sha256,
+                   media_type=outcome.media_type)  # fmt: skip
+
+
+def _completed(desk: Desk, work: Work, claim: Claim, outputs: tuple[OutputRow, ...]) -> Change:
+    """succeeded, or partial where the provider itself did not make every output that was asked for."""
+    part = work.standing.failure is not None and work.standing.failure.code == "partial"
+    event, state = (Event.COMPLETED_IN_PART, State.PARTIAL) if part else (Event.COMPLETED, State.SUCCEEDED)
+    failure = work.standing.failure if part else None
+    return _change(desk, work, claim, event, replace(work.standing, state=state, errors=0, failure=failure), outputs)
+
+
+def _not_yet(
+    desk: Desk, work: Work, claim: Claim, outcomes: Sequence[Outcome], outputs: tuple[OutputRow, ...]
+) -> Change:
+    """What stands in the way decides: a person, this machine, an old URL, or only time."""
+    errors = work.standing.errors + 1
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            return _held(desk, work, claim, outcome.why, outputs)
+    for outcome in outcomes:
+        if isinstance(outcome, FreshUrl) and errors > FRESH_URLS:
+            return _held(desk, work, claim, outcome.why, outputs)
+        if isinstance(outcome, FreshUrl):
+            standing = replace(work.standing, state=State.RUNNING, due_at=desk.now(), errors=errors)
+            return _change(desk, work, claim, Event.URL_EXPIRED, standing, outputs, why=outcome.why)
+    [first, *_] = outcomes
+    wait = _patience(first, errors, desk.random())
+    failure = Failure(ErrorKind.DOWNLOAD_FAILED, "later", _why(first))
+    kept = work.standing.failure if work.standing.failure and work.standing.failure.code == "partial" else failure
+    gained = isinstance(first, Later) and first.received > 0
+    standing = replace(work.standing, due_at=desk.now() + timedelta(seconds=wait), failure=kept,
+                       errors=work.standing.errors if gained else errors)  # fmt: skip
+    return _change(desk, work, claim, Event.POSTPONED, standing, outputs)
+
+
+def _patience(outcome: Outcome, errors: int, spread: float) -> float:
+    if isinstance(outcome, DiskTrouble):
+        return DISK_SECONDS
+    named = outcome.wait if isinstance(outcome, Later) else None
+    return named if named is not None else backoff(errors, first=1.0, cap=60.0, spread=spread)
+
+
+def _why(outcome: Outcome) -> str:
+    return outcome.why if not isinstance(outcome, Published) else ""
+
+
+def _held(desk: Desk, work: Work, claim: Claim, why: str, outputs: tuple[OutputRow, ...]) -> Change:
+    """The file cannot be had: a person is needed. The task id stays, so it costs a download, not a render."""
+    failure = Failure(ErrorKind.DOWNLOAD_FAILED, "download_failed", why)
+    standing = replace(work.standing, state=State.HELD, due_at=desk.now(), failure=failure)
+    return _change(desk, work, claim, Event.DOWNLOAD_FAILED, standing, outputs, why=why)
+
+
+def _change(
+    desk: Desk, work: Work, claim: Claim, event: Event, standing: Standing, outputs: tuple[OutputRow, ...],
+    **data: str,
+) -> Change:  # fmt: skip
+    told: Mapping[str, str] = data
+    return Change(event, work.id, State.DOWNLOADING, claim.lease, desk.now(), standing, outputs=outputs, data=told)

@@ -1,0 +1,133 @@
+"""Following a task until it ends: one by one, or all at once where the provider has a list."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+from runner.errors import Fenced
+from runner.exchange import Action, Listed, Page, Phase, Refusal, Report
+from runner.jobs import Change, Event
+from runner.lifecycle.desk import Desk
+from runner.store import accounts as account_rows
+from runner.store import prices
+from runner.store.claims import Claim, claim_request
+from runner.store.work import Work
+from runner.verdicts.polling import after_poll, after_settling
+
+# A list may be a stale copy that only a question about the task itself brings up to date (happyhorse, "GET /videos/:id").
+ALONE_EVERY = timedelta(seconds=60)
+KEPT_FOR_SUBMISSIONS = 6  # requests of the window that such questions leave alone
+
+
+async def poll(desk: Desk, work: Work, claim: Claim) -> None:
+    """Asks for one task and records what the provider says."""
+    answer = await desk.ask_provider(lambda ask: desk.provider.poll(ask, work.standing.task_id or ""))
+    desk.asked_alone[work.id] = desk.now()
+    await _record(desk, work, claim, answer)
+
+
+async def _record(desk: Desk, work: Work, claim: Claim, answer: Report | Refusal) -> None:
+    if not desk.trusted and await _still_distrusted(desk, work, answer):
+        answer = replace(answer, action=Action.LATER) if isinstance(answer, Refusal) else answer
+    change = after_poll(desk.question(work, claim), answer)
+    if change.event is not Event.POLLED:
+        desk.asked_alone.pop(work.id, None)
+    await _record_with_price(desk, work, change, answer)
+
+
+async def _record_with_price(desk: Desk, work: Work, change: Change, answer: Report | Refusal) -> None:
+    """What an unpriced order turned out to cost prices the next ones of its shape."""
+    if change.event is Event.FINISHED and work.attempt is not None and work.attempt.priced is None:
+        after = work.attempt.bill.after(change.entries)
+        if after.charged:
+            await desk.store.write(prices.learn, change.at, desk.provider.name, work.shape, after.charged)
+    await desk.record(change)
+
+
+async def _still_distrusted(desk: Desk, work: Work, answer: Report | Refusal) -> bool:
+    """Tasks in flight were paid with another key. If today's key may see one, it is the same account; if it is told
+    that there is no such task, it is somebody else's, and nothing more may be sent."""
+    if work.attempt is None or work.attempt.fingerprint == desk.fingerprint:
+        return False
+    if isinstance(answer, Report):
+        desk.trusted = True
+        return False
+    if answer.action is Action.NOT_FOUND:
+        why = "tasks in flight were paid with another key, and this key does not know them"
+        await desk.store.write(account_rows.stop, desk.account, why)
+    return True
+
+
+async def poll_list(desk: Desk, pairs: Sequence[tuple[Work, Claim]], pages: Sequence[int | None]) -> None:
+    """Asks for many tasks by the pages of the provider's list. What the list leaves open is asked alone, as far as the
+    window allows; the rest waits for the next list."""
+    listed = await _walk(desk, pages)
+    if isinstance(listed, Refusal):
+        for work, claim in pairs:
+            await _unless_fenced(_record(desk, work, claim, listed))
+        return
+    late: list[tuple[Work, Claim]] = []
+    for work, claim in pairs:
+        found = listed.get(work.standing.task_id or "")
+        if found is None or _wants_asking(desk, work, found.report):
+            late.append((work, claim))
+        else:
+            await _unless_fenced(_record(desk, work, claim, found.report))
+    late.sort(key=lambda pair: desk.asked_alone.get(pair[0].id, pair[0].created_at))
+    for work, claim in late:
+        await _unless_fenced(_ask_alone(desk, work, claim))
+
+
+async def _walk(desk: Desk, pages: Sequence[int | None]) -> dict[str, Listed] | Refusal:
+    """The tasks on the first pages of the list, by id; a refusal if not even the first page came."""
+    found: dict[str, Listed] = {}
+    for number, request in enumerate(pages, start=1):
+        answer = await page(desk, number)
+        await desk.answered(request)
+        if isinstance(answer, Refusal):
+            return found or answer
+        found.update({item.task_id: item for item in answer.items})
+        if not answer.more:
+            break
+    return found
+
+
+async def page(desk: Desk, number: int) -> Page | Refusal:
+    """One page of the provider's history."""
+    history = desk.provider.history
+    assert history is not None, "only a provider with a history is listed"
+    return await desk.ask_provider(lambda ask: history(ask, number))
+
+
+def _wants_asking(desk: Desk, work: Work, report: Report) -> bool:
+    """Whether the list's word is not enough: an end without its files or its cost, or a copy that may be stale."""
+    if report.phase is Phase.GOING:
+        began = work.standing.accepted_at or work.created_at
+        return desk.now() - desk.asked_alone.get(work.id, began) > ALONE_EVERY
+    return report.used is None or (report.phase is Phase.DONE and not report.files)
+
+
+async def _ask_alone(desk: Desk, work: Work, claim: Claim) -> None:
+    keep = KEPT_FOR_SUBMISSIONS if work.standing.errors == 0 else 0
+    allowed, request, _ = await desk.store.write(claim_request, desk.now(), desk.worker, desk.account, keep)
+    if allowed:
+        await poll(desk, work, replace(claim, request=request))
+    else:
+        now = desk.now()
+        standing = replace(work.standing, due_at=now + max(desk.poll_interval, desk.every))
+        await desk.record(Change(Event.POLLED, work.id, work.standing.state, claim.lease, now, standing))
+
+
+async def _unless_fenced(step: Awaitable[None]) -> None:
+    """One job that has moved on must not keep the others of the list from being recorded."""
+    with suppress(Fenced):
+        await step
+
+
+async def settle(desk: Desk, work: Work, claim: Claim) -> None:
+    """Asks once more what an ended task cost in the end."""
+    answer = await desk.ask_provider(lambda ask: desk.provider.poll(ask, work.standing.task_id or ""))
+    await desk.record(after_settling(desk.question(work, claim), answer))

@@ -1,0 +1,132 @@
+"""Looking into a lost answer where the provider honours no key: its own history is searched for the task.
+
+Absence is not proof: looks are made at once (and at every start), after a minute and after a quarter of an hour; then
+the job is held. Nothing here ever submits anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from runner.errors import Taken
+from runner.exchange import Listed, Refusal
+from runner.jobs import Change, Event, Standing, State
+from runner.lifecycle.desk import Desk
+from runner.lifecycle.following import page
+from runner.store.claims import Claim
+from runner.store.work import Work, foreign_tasks, owned_task_ids, unknowns
+from runner.verdicts.looking import TOLERANCE, Question, identify
+from runner.verdicts.submission import after_look
+
+PAGES = 40  # 2,000 tasks: whoever makes more within one open question's time is asked to look by hand
+
+
+async def look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
+    """One walk over the history, newest first, for all open questions of the account."""
+    questions = [_question(desk, work) for work, _ in pairs]
+    tasks = await _history_since(desk, min(q.since for q in questions), pairs[0][1].request)
+    if isinstance(tasks, Refusal):
+        for work, claim in pairs:
+            await desk.record(_put_off(desk, work, claim, tasks))
+        return
+    owned = await desk.store.read(owned_task_ids, desk.account, [task.task_id for task in tasks])
+    free = [task for task in tasks if task.task_id not in owned]
+    found = identify(questions, free, _same_model(desk), _tolerance(desk))
+    for work, claim in pairs:
+        await _conclude(desk, work, claim, found.get(work.id))
+
+
+def _question(desk: Desk, work: Work) -> Question:
+    attempt = work.attempt
+    assert attempt is not None and attempt.brink_at is not None, "an open question has passed its brink"
+    return Question(work.id, attempt.body, attempt.brink_at + timedelta(seconds=desk.line.skew))
+
+
+def _tolerance(desk: Desk) -> timedelta:
+    """With a faster clock the same delays on the wire last longer in its seconds."""
+    return TOLERANCE * max(1.0, desk.clock.speed / 10)
+
+
+def _same_model(desk: Desk) -> Callable[[str, str], bool]:
+    """Two names of one model are no contradiction."""
+
+    def same(one: str, other: str) -> bool:
+        known = desk.provider.model(one)
+        return one == other or (known is not None and known is desk.provider.model(other))
+
+    return same
+
+
+async def _history_since(desk: Desk, since: datetime, request: int | None) -> list[Listed] | Refusal:
+    """The tasks created since then. New ones that arrive while we walk only push older ones to later pages: nothing is
+    missed, some are seen twice."""
+    seen: dict[str, Listed] = {}
+    for number in range(1, PAGES + 1):
+        if number > 1:
+            request = await desk.permit()
+        answer = await page(desk, number)
+        await desk.answered(request)
+        if isinstance(answer, Refusal):
+            return answer
+        seen.update({item.task_id: item for item in answer.items})
+        oldest = min((i.created_at for i in answer.items if i.created_at is not None), default=None)
+        if not answer.more or not answer.items or (oldest is not None and oldest < since - _tolerance(desk)):
+            break
+    return list(seen.values())
+
+
+async def _conclude(desk: Desk, work: Work, claim: Claim, task: Listed | None) -> None:
+    if task is None:
+        await desk.record(_not_found(desk, work, claim))
+        return
+    try:
+        await desk.record(_found(desk, work, claim, task))
+    except Taken:  # somebody adopted it in the meantime
+        await desk.record(_not_found(desk, work, claim))
+
+
+def _found(desk: Desk, work: Work, claim: Claim, task: Listed) -> Change:
+    now = desk.now()
+    standing = replace(
+        work.standing, state=State.RUNNING, due_at=now, task_id=task.task_id, failure=None, errors=0,
+        accepted_at=task.created_at or now, finished_at=None,
+    )  # fmt: skip
+    return _change(Event.FOUND, work, claim, now, standing, task_id=task.task_id, how="the provider's history")
+
+
+def _not_found(desk: Desk, work: Work, claim: Claim) -> Change:
+    now = desk.now()
+    looks = work.standing.looks + 1
+    attempt = work.attempt
+    assert attempt is not None
+    verdict = after_look(looks, attempt.brink_at or now, now)
+    if verdict.again_at is None:
+        standing = replace(work.standing, state=State.HELD, due_at=now, looks=looks)
+        return _change(Event.NOT_FOUND, work, claim, now, standing, why=f"not in the provider's history after {looks} looks")
+    standing = replace(work.standing, due_at=verdict.again_at, looks=looks)
+    return _change(Event.LOOKED, work, claim, now, standing, looks=str(looks))
+
+
+def _put_off(desk: Desk, work: Work, claim: Claim, refusal: Refusal) -> Change:
+    """The history could not be read: that is not a look."""
+    now = desk.now()
+    standing = replace(work.standing, due_at=now + timedelta(seconds=refusal.wait or 15.0))
+    return _change(Event.POSTPONED, work, claim, now, standing)
+
+
+def _change(event: Event, work: Work, claim: Claim, now: datetime, standing: Standing, **data: str) -> Change:
+    return Change(event, work.id, State.UNKNOWN, claim.lease, now, standing, data=data)
+
+
+async def hold_foreign(desk: Desk) -> None:
+    """Open questions of another key: today's key may belong to another account, so neither resend nor look proves
+    anything. They are held for a person; nothing else is submitted until a running task has answered to this key."""
+    for work in await desk.store.read(unknowns, desk.account):
+        if work.attempt is not None and work.attempt.fingerprint != desk.fingerprint and work.lease is None:
+            now = desk.now()
+            standing = replace(work.standing, state=State.HELD, due_at=now)
+            why = "the account's key has changed since it was sent"
+            await desk.record(Change(Event.NOT_FOUND, work.id, State.UNKNOWN, None, now, standing, data={"why": why}))
+    desk.trusted = not await desk.store.read(foreign_tasks, desk.account, desk.fingerprint)

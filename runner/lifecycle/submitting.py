@@ -1,0 +1,210 @@
+"""From a queued job to a task: host its references, freeze the intent, pay once, and record what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+from runner import references
+from runner.errors import ErrorKind, InputError, NoAnswer, NotSent, Taken
+from runner.exchange import Accepted, Action, Refusal
+from runner.expand import parse_spec
+from runner.jobs import Change, Event, Failure, State
+from runner.lifecycle.desk import REDIRECT, Desk
+from runner.limits import backoff
+from runner.providers.compose import Composed, compose
+from runner.providers.description import Reference
+from runner.store import accounts as account_rows
+from runner.store import hosted
+from runner.store.brink import Brink
+from runner.store.claims import Claim, Intent
+from runner.store.work import Work, learned
+from runner.verdicts.submission import (
+    Outcome,
+    Submission,
+    Unanswered,
+    Unsent,
+    after_submission,
+    beyond_key_window,
+    failure_of,
+    idempotency_key,
+    too_late_to_resend,
+)
+
+
+class Unhosted:
+    """A job whose local files the provider does not hold yet."""
+
+
+UNHOSTED = Unhosted()
+
+
+async def prepare(desk: Desk, work: Work) -> Intent | Unhosted | None:
+    """The intent to pay for a queued job. UNHOSTED: its files must go out first (`host`). None: it was refused."""
+    fields, wanted, params = parse_spec(work.spec)
+    found: list[Reference] = []
+    for reference in wanted:
+        url = await _url_of(desk, work, reference)
+        if not isinstance(url, str):
+            return url
+        found.append(replace(reference, url=url))
+    composed = compose(desk.provider, work.model, fields, found, params)
+    if composed.faults:
+        why = "; ".join(fault.message for fault in composed.faults)
+        await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, composed.faults[0].code, why))
+        return None
+    return await _intent(desk, work, composed)
+
+
+async def _url_of(desk: Desk, work: Work, reference: Reference) -> str | Unhosted | None:
+    """Where the provider reads a reference: its own URL, or the one under which its content is hosted already."""
+    if reference.path is None:
+        return reference.url
+    local = await _inspect(desk, work, reference)
+    return None if local is None else await desk.store.read(hosted.url_of, desk.account, local.sha256) or UNHOSTED
+
+
+async def _inspect(desk: Desk, work: Work, reference: Reference) -> references.LocalFile | None:
+    """The file as it is now. One that is gone, or no longer what the plan saw, refuses its job: nothing was sent."""
+    try:
+        return references.inspect(Path(work.folder, reference.path or ""))
+    except InputError as error:
+        await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference", error.message))
+        return None
+
+
+async def host(desk: Desk, work: Work) -> None:
+    """Uploads the job's local files that the provider does not hold yet: once per content and account. The job stays
+    queued meanwhile; refused files refuse it, a busy provider puts it off."""
+    _, wanted, _ = parse_spec(work.spec)
+    for reference in wanted:
+        if await _url_of(desk, work, reference) is not UNHOSTED:
+            continue
+        local = await _inspect(desk, work, reference)
+        if local is None or not await _upload(desk, work, local):
+            return
+
+
+async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
+    generation = work.standing.generation
+    key = idempotency_key(work.batch, work.key, generation) if desk.provider.keyed else None
+    price = composed.price
+    estimate = price.high if price else (await desk.store.read(learned, desk.provider.name, [composed.shape])).get(composed.shape)
+    return Intent(
+        work.id, work.batch_id, generation, composed.path, composed.content.decode(), key, desk.fingerprint,
+        composed.shape, price.high if price and price.exact else None, estimate,
+    )  # fmt: skip
+
+
+async def _upload(desk: Desk, work: Work, local: references.LocalFile) -> bool:
+    hosting = desk.provider.hosting
+    assert hosting is not None, "plan refuses local files where nothing hosts them"
+    content = await asyncio.to_thread(local.path.read_bytes)
+    name = f"{local.sha256[:32]}{local.path.suffix.lower()}"
+    request = await desk.permit()
+    answer = await desk.ask_provider(lambda ask: hosting.upload(ask, name, content, local.media_type))
+    await desk.answered(request)
+    if isinstance(answer, str):
+        await desk.store.write(hosted.remember, desk.now(), desk.account, local.sha256, answer)
+        return True
+    if answer.action is Action.FAIL:
+        await _reject(desk, work, failure_of(answer))
+    else:
+        await _put_off(desk, work, answer)
+    return False
+
+
+async def _reject(desk: Desk, work: Work, failure: Failure) -> None:
+    now = desk.now()
+    standing = replace(work.standing, state=State.FAILED, due_at=now, failure=failure)
+    await desk.record(Change(Event.REJECTED, work.id, State.QUEUED, None, now, standing, data={"why": failure.message}))
+
+
+async def _put_off(desk: Desk, work: Work, refusal: Refusal) -> None:
+    now, errors = desk.now(), work.standing.errors + 1
+    wait = timedelta(seconds=refusal.wait or backoff(errors, spread=desk.random()))
+    standing = replace(work.standing, due_at=now + wait, errors=errors, failure=failure_of(refusal))
+    await desk.record(Change(Event.POSTPONED, work.id, State.QUEUED, None, now, standing))
+
+
+async def submit(desk: Desk, work: Work, claim: Claim) -> None:
+    """Pays for one claimed job, or sends the same bytes again under the same key, and records the outcome."""
+    sub = _submission(desk, work, claim)
+    if beyond_key_window(sub):
+        await desk.record(*too_late_to_resend(sub))
+        return
+    outcome = await _pay(desk, work, claim)
+    # Together, so that both share a commit: else the lane could claim the job again before the account is paused.
+    async with anyio.create_task_group() as group:
+        group.start_soon(_record_outcome, desk, replace(sub, now=desk.now()), outcome)
+        group.start_soon(_move_account, desk, work, outcome)
+
+
+async def _record_outcome(desk: Desk, sub: Submission, outcome: Outcome) -> None:
+    try:
+        await desk.record(*after_submission(sub, outcome))
+    except Taken:
+        await _record_twin(desk, sub, outcome)
+
+
+async def _pay(desk: Desk, work: Work, claim: Claim) -> Outcome:
+    attempt = work.attempt
+    assert attempt is not None, "an intent is on disk before anything is sent"
+
+    async def brink() -> None:
+        await desk.store.mark_brink(Brink(work.id, attempt.id, claim.lease, desk.now()))
+
+    ask = desk.line.submission(brink)
+    try:
+        return await desk.provider.submit(ask, attempt.path, attempt.body.encode(), attempt.idempotency_key)
+    except NotSent as error:
+        return Unsent(str(error))
+    except NoAnswer as error:
+        return Unanswered(str(error))
+
+
+def _submission(desk: Desk, work: Work, claim: Claim) -> Submission:
+    attempt = work.attempt
+    assert attempt is not None
+    model = desk.provider.model(work.model)
+    return Submission(
+        work.id, claim.lease, work.standing, attempt.id, attempt.bill, attempt.outcome, attempt.brink_at,
+        desk.provider.keyed, findable=desk.provider.history is not None and model is not None and model.listed,
+        key_window=timedelta(seconds=desk.provider.key_window), poll_interval=desk.poll_interval,
+        request=claim.request, now=desk.now(), spread=desk.random(),
+    )  # fmt: skip
+
+
+async def _record_twin(desk: Desk, sub: Submission, outcome: Outcome) -> None:
+    """The provider answered with a task id that belongs to another job already: a person must look."""
+    twin = outcome.task_id if isinstance(outcome, Accepted) else "?"
+    refusal = Refusal(Action.AMBIGUOUS, ErrorKind.UNKNOWN_SUBMISSION, "twin_task",
+                      f"the provider answered with task {twin}, which belongs to another job")  # fmt: skip
+    await desk.record(*after_submission(replace(sub, keyed=False, findable=False), refusal))
+
+
+async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:
+    """Pauses and stops that the answer means for the whole account."""
+    match outcome:
+        case Accepted():
+            await desk.obey(None)
+            if desk.paused:
+                await desk.store.write(account_rows.resume_if_paused, desk.account)
+        case Refusal() as refusal:
+            await desk.obey(refusal)
+            await _pause(desk, work, refusal)
+
+
+async def _pause(desk: Desk, work: Work, refusal: Refusal) -> None:
+    now = desk.now()
+    if refusal.action is Action.STOP_MODEL:
+        await desk.store.write(account_rows.stop_model, desk.account, work.model)
+    elif refusal.code == REDIRECT:
+        await desk.store.write(account_rows.stop, desk.account, f"a paid request was redirected: {refusal.message}")
+    elif refusal.kind in (ErrorKind.INSUFFICIENT_CREDITS, ErrorKind.UNAVAILABLE) or refusal.action is Action.SLOT:
+        kind = refusal.kind.value
+        for_slot = refusal.action is Action.SLOT
+        await desk.store.write(account_rows.pause, now, desk.account, kind, refusal.message, refusal.wait, for_slot)

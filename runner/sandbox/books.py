@@ -1,0 +1,211 @@
+"""The books: accounts, tasks, and the ledger that says who was charged. It is the judge, so it is short.
+
+A task and its charge are one unit, and so are its end and its refund. A task is charged once and refunded at most once:
+the schema says so (`UNIQUE (task_id, kind)`), and the ledger refuses every update and delete.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
+from typing import Any
+
+from .credits import micros
+from .pen import Pen
+from .tasks import Fate, Order, Outcome, Task, render_seconds, task_name
+
+TASK_FIELDS = ", ".join(each.name for each in fields(Task))
+
+
+class InsufficientCredits(Exception):
+    """The balance does not cover the price; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    provider: str
+    account: str
+    balance: int
+    paid_access: bool
+    revoked: bool
+    in_flight: int
+    max_in_flight: int
+    max_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Buyer:
+    """Who orders, and with what bytes: kept as evidence beside the task."""
+
+    provider: str
+    account: str
+    body: bytes
+    idempotency_key: str | None = None
+
+
+class Books:
+    def __init__(self, pen: Pen, *, seed: str, render: float, opening_balance: Decimal) -> None:
+        self._pen, self._seed, self._render = pen, seed, render
+        self._opening = micros(opening_balance)
+        counted = pen.read("SELECT provider, count(*) AS n FROM tasks GROUP BY provider")
+        self._counts: dict[str, int] = {row["provider"]: row["n"] for row in counted}
+        self._next_due = self._look_for_due()
+
+    # -- accounts ---------------------------------------------------------------------------------------------------
+
+    def account(self, provider: str, account: str) -> Account:
+        """The account, opened with the opening balance where it is new."""
+        sql = "SELECT * FROM accounts WHERE provider = ? AND account = ?"
+        rows = self._pen.read(sql, (provider, account))
+        if not rows:
+            values = (provider, account, self._opening)
+            self._pen.write("INSERT INTO accounts (provider, account, balance) VALUES (?, ?, ?)", values)
+            rows = self._pen.read(sql, (provider, account))
+        flags = {name: bool(rows[0][name]) for name in ("paid_access", "revoked")}
+        return Account(**{**dict(rows[0]), **flags})
+
+    def accounts(self) -> list[Account]:
+        keys = self._pen.read("SELECT provider, account FROM accounts ORDER BY provider, account")
+        return [self.account(row["provider"], row["account"]) for row in keys]
+
+    def change_account(self, provider: str, account: str, **changes: int) -> None:
+        """Sets `balance` (millionths), `paid_access` or `revoked`."""
+        self.account(provider, account)
+        for name, value in changes.items():
+            sql = f"UPDATE accounts SET {name} = ? WHERE provider = ? AND account = ?"  # noqa: S608 (our own names)
+            self._pen.write(sql, (value, provider, account))
+
+    def note_requests(self, provider: str, account: str, most: int) -> None:
+        """`most` requests were seen within one window: the highest such figure is kept."""
+        self.account(provider, account)
+        sql = "UPDATE accounts SET max_requests = max(max_requests, ?) WHERE provider = ? AND account = ?"
+        self._pen.write(sql, (most, provider, account))
+
+    # -- tasks and money --------------------------------------------------------------------------------------------
+
+    def accept(self, buyer: Buyer, order: Order, fate: Fate, *, prefix: str, now: float) -> Task:
+        """Charges and begins a task, in one unit. Raises InsufficientCredits."""
+        price = int(order.price * fate.price_factor)
+        account = self.account(buyer.provider, buyer.account)
+        if account.balance < price:
+            raise InsufficientCredits
+        task = self._deal(buyer, order, fate, price, prefix, now)
+        with self._pen.unit():
+            self._insert(task)
+            self._book(now, task, "charged", price, "submitted")
+            sql = """UPDATE accounts SET balance = balance - ?, in_flight = in_flight + 1,
+                     max_in_flight = max(max_in_flight, in_flight + 1) WHERE provider = ? AND account = ?"""
+            self._pen.write(sql, (price, buyer.provider, buyer.account))
+        self._counts[buyer.provider] = self._counts.get(buyer.provider, 0) + 1
+        self._next_due = min(self._next_due, task.finishes_at)
+        return task
+
+    def _deal(self, buyer: Buyer, order: Order, fate: Fate, price: int, prefix: str, now: float) -> Task:
+        name = prefix + task_name(self._seed, buyer.provider, self._counts.get(buyer.provider, 0) + 1)
+        finishes = now + render_seconds(self._seed, name, order.kind, self._render, fate)
+        failed = fate.outcome != "completed"
+        return Task(
+            seq=0,
+            id=name,
+            provider=buyer.provider,
+            account=buyer.account,
+            endpoint=order.endpoint,
+            model=order.model,
+            kind=order.kind,
+            prompt=order.prompt,
+            body=buyer.body,
+            idempotency_key=buyer.idempotency_key,
+            details=order.details,
+            extension=order.extension,
+            outputs=0 if fate.no_output else order.outputs,
+            price=price,
+            refund=int(price * fate.refund) if failed else 0,
+            outcome=fate.outcome,
+            created_at=now,
+            visible_at=now + fate.hidden_for,
+            finishes_at=finishes,
+            refund_at=finishes + fate.refund_after,
+            odd_status=fate.odd_status,
+            odd_until=now + fate.odd_for,
+        )
+
+    def _insert(self, task: Task) -> None:
+        values = {**asdict(task), "details": json.dumps(dict(task.details)), "due_at": task.finishes_at}
+        del values["seq"]
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        self._pen.write(f"INSERT INTO tasks ({names}) VALUES ({marks})", tuple(values.values()))  # noqa: S608
+
+    def _book(self, at: float, task: Task, kind: str, credits: int, reason: str) -> None:
+        sql = "INSERT INTO ledger (at, provider, account, task_id, kind, credits, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        self._pen.write(sql, (at, task.provider, task.account, task.id, kind, credits, reason))
+
+    def settle(self, now: float) -> None:
+        """Ends the tasks that are over by `now` and books the refunds that are due, each at its own moment."""
+        while self._next_due <= now:
+            sql = f"SELECT {TASK_FIELDS}, ended FROM tasks WHERE due_at <= ? ORDER BY due_at, seq LIMIT 1000"  # noqa: S608
+            for row in self._pen.read(sql, (now,)):
+                with self._pen.unit():
+                    self._end(_task(row), bool(row["ended"]), now)
+            self._next_due = self._look_for_due()
+
+    def _end(self, task: Task, ended: bool, now: float) -> None:
+        if not ended:
+            sql = "UPDATE accounts SET in_flight = in_flight - 1 WHERE provider = ? AND account = ?"
+            self._pen.write(sql, (task.provider, task.account))
+        later = task.refund_at if task.refund and task.refund_at > now else None
+        if task.refund and later is None:
+            self._book(task.refund_at, task, "refunded", task.refund, task.outcome)
+            sql = "UPDATE accounts SET balance = balance + ? WHERE provider = ? AND account = ?"
+            self._pen.write(sql, (task.refund, task.provider, task.account))
+        self._pen.write("UPDATE tasks SET ended = 1, due_at = ? WHERE seq = ?", (later, task.seq))
+
+    def _look_for_due(self) -> float:
+        found = self._pen.read("SELECT min(due_at) AS due FROM tasks WHERE due_at IS NOT NULL")[0]["due"]
+        return float("inf") if found is None else float(found)
+
+    # -- looking and meddling ---------------------------------------------------------------------------------------
+
+    def task(self, provider: str, task_id: str) -> Task | None:
+        sql = f"SELECT {TASK_FIELDS} FROM tasks WHERE id = ? AND provider = ?"  # noqa: S608
+        return next(map(_task, self._pen.read(sql, (task_id, provider))), None)
+
+    def history(
+        self, provider: str, account: str, kinds: tuple[str, ...], as_of: float, *, skip: int = 0, limit: int = 50
+    ) -> list[Task]:
+        """The account's tasks that its list shows at `as_of`, newest first."""
+        sql = f"""SELECT {TASK_FIELDS} FROM tasks WHERE provider = ? AND account = ? AND visible_at <= ?
+                  AND kind IN (?, ?) ORDER BY created_at DESC, seq DESC LIMIT ? OFFSET ?"""  # noqa: S608
+        return [_task(row) for row in self._pen.read(sql, (provider, account, as_of, kinds[0], kinds[-1], limit, skip))]
+
+    def tasks(self, provider: str | None = None, after: int = 0) -> Iterator[Task]:
+        sql = f"""SELECT {TASK_FIELDS} FROM tasks WHERE seq > ? AND (? IS NULL OR provider = ?)
+                  ORDER BY seq"""  # noqa: S608
+        return map(_task, self._pen.read(sql, (after, provider, provider)))
+
+    def booked(self, provider: str | None = None) -> list[sqlite3.Row]:
+        """The ledger as it stands, oldest row first."""
+        sql = "SELECT * FROM ledger WHERE ? IS NULL OR provider = ? ORDER BY seq"
+        return self._pen.read(sql, (provider, provider))
+
+    def finish(self, task: Task, outcome: Outcome, now: float) -> None:
+        """Ends a task that is still going, now, with `outcome`."""
+        refund = 0 if outcome == "completed" else task.price
+        self._change(task, finishes_at=now, refund_at=now, due_at=now, outcome=outcome, refund=refund)
+        self._next_due = min(self._next_due, now)
+        self.settle(now)
+
+    def speak_oddly(self, task: Task, status: str, until: float) -> None:
+        """The task shows an undocumented status until then."""
+        self._change(task, odd_status=status, odd_until=until)
+
+    def _change(self, task: Task, **changes: Any) -> None:
+        marks = ", ".join(f"{name} = ?" for name in changes)
+        self._pen.write(f"UPDATE tasks SET {marks} WHERE seq = ?", (*changes.values(), task.seq))  # noqa: S608
+
+
+def _task(row: sqlite3.Row) -> Task:
+    values = {each.name: row[each.name] for each in fields(Task)}
+    return Task(**{**values, "details": json.loads(values["details"]), "body": bytes(values["body"])})

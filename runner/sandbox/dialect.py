@@ -1,0 +1,202 @@
+"""What a pretend provider is made of: routes, words, refusals. Each provider is one file in `providers/`.
+
+A handler is a plain function from a `Call` to an `Answer`, or a `Refusal` raised: it never waits, so what it reads and
+writes is of one moment. Everything the providers share (accounts, money, keys, faults, the wire) is behind the `Desk`.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from .books import Account, Books, Buyer, InsufficientCredits
+from .faults import Point
+from .idempotency import Conflict, Keyed, KeyMemory, keyed
+from .journal import Journal
+from .parameters import Field, Invalid, read
+from .signing import Signer
+from .tasks import Fate, Order, Task, marked
+from .uploads import Uploads
+from .windows import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`task_id` is for the journal: the task that the answer is about."""
+
+    status: int
+    payload: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+    task_id: str | None = None
+
+
+class Refusal(Exception):
+    """`code` is one of the dialect's own."""
+
+    def __init__(self, code: str, message: str, status: int) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status = code, message, status
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What all the pretend providers share. `lists_images`: history lists show images too."""
+
+    books: Books
+    keys: KeyMemory
+    journal: Journal
+    signer: Signer
+    uploads: Uploads
+    lists_images: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FormFile:
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authenticated request at the moment it is processed. `as_of` is the moment its list speaks of."""
+
+    desk: Desk
+    account: Account
+    method: str
+    path: str
+    match: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    form: Mapping[str, FormFile | str]
+    now: float
+    as_of: float
+    fate: Fate
+
+    def json(self) -> Any:
+        """The body. Raises Invalid where it is not JSON or not called so."""
+        if self.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Invalid("Content-Type must be application/json")
+        try:
+            return json.loads(self.body, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise Invalid("the body is not JSON") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+Handler = Callable[[Call], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` is as documented, with {names}; `point` is what a fault may strike."""
+
+    method: str
+    path: str
+    point: Point
+    handle: Handler
+
+
+class Dialect(ABC):
+    """One provider. `codes` maps what the shared pipeline has to say to the provider's own (code, HTTP status).
+
+    Its keys: unauthorized invalid insufficient_credits rate_limited not_found internal unavailable, and conflict where
+    `key_header` names an idempotency header.
+    """
+
+    name: ClassVar[str]
+    example_key: ClassVar[str]  # how its keys begin
+    task_prefix: ClassVar[Mapping[str, str]]  # by kind of task
+    rate_limit: ClassVar[int]  # requests within 60 s
+    key_header: ClassVar[str | None] = None
+    codes: ClassVar[Mapping[str, tuple[str, int]]]
+    strict: ClassVar[bool] = True  # refuses fields the document does not name
+
+    @abstractmethod
+    def routes(self) -> Sequence[Route]: ...
+
+    @abstractmethod
+    def error(self, code: str, message: str) -> Any:
+        """The payload of a refusal."""
+
+    def limit_headers(self, room: Room) -> Mapping[str, str]:
+        """What every answer says about the account's window."""
+        return {}
+
+    # -- shared steps of the handlers -------------------------------------------------------------------------------
+
+    def refusal(self, problem: str, message: str, status: int | None = None) -> Refusal:
+        code, usual = self.codes[problem]
+        return Refusal(code, message, status or usual)
+
+    def answer(self, refused: Refusal) -> Answer:
+        return Answer(refused.status, self.error(refused.code, refused.message))
+
+    def values(self, call: Call, table: Sequence[Field]) -> dict[str, Any]:
+        """The checked body, with defaults. A field nobody documents is refused, or remarked upon."""
+        body = call.json()
+        values = read(table, body, call.desk.signer.origin, strict=self.strict)
+        for name in sorted(set(body) - set(values)):
+            call.desk.journal.remark(call.now, "violation", self.name, "undocumented_field", f"{call.path}: {name}")
+        return values
+
+    def order(self, call: Call, order: Order) -> Task:
+        """Charges and begins the task. Raises Refusal: no credits, or content that is refused at once."""
+        fate = marked(call.fate, order.prompt)
+        if fate.refused:
+            raise self.refusal("invalid", "The prompt was refused by content moderation: it breaks our safety policy.")
+        key = call.headers.get(self.key_header) if self.key_header else None
+        buyer = Buyer(self.name, call.account.account, call.body, key)
+        try:
+            return call.desk.books.accept(buyer, order, fate, prefix=self.task_prefix[order.kind], now=call.now)
+        except InsufficientCredits:
+            raise self.refusal("insufficient_credits", "Not enough credits for this request.") from None
+
+    def once(self, call: Call, handle: Handler) -> Answer:
+        """`handle`, but once a key: the same request again gets the same answer, another one a conflict."""
+        asked = self.asked(call.account.account, call.headers, call.method, call.path, call.body)
+        if asked is None:
+            return handle(call)
+        try:
+            known = call.desk.keys.recall(asked, call.now)
+        except Conflict as conflict:
+            if conflict.reused:
+                detail = f"{call.path}: one idempotency key with another request"
+                call.desk.journal.remark(call.now, "violation", self.name, "key_reused", detail)
+            raise self.refusal("conflict", f"The Idempotency-Key is {conflict}.") from None
+        if known is not None:
+            return Answer(*known)
+        answer = handle(call)
+        call.desk.keys.keep(asked, answer.status, answer.payload, call.now)
+        return answer
+
+    def asked(self, account: str, headers: Mapping[str, str], method: str, path: str, body: bytes) -> Keyed | None:
+        """The submission as the memory of keys knows it; None where it has no key, or the provider knows none."""
+        key = headers.get(self.key_header) if self.key_header else None
+        return keyed(self.name, account, key, method, path, body) if key else None
+
+    def own_task(self, call: Call) -> Task:
+        """The task of the path. Raises Refusal where it is missing or another account's."""
+        task = call.desk.books.task(self.name, call.match["id"])
+        if task is None or task.account != call.account.account:
+            raise self.refusal("not_found", "There is no such task.")
+        return task
+
+    def files(self, call: Call, task: Task) -> list[str]:
+        """Signed URLs of the task's files, valid from the moment of the call."""
+        return [
+            call.desk.signer.url(f"/media/{self.name}/{task.id}/{index}.{task.extension}", call.now)
+            for index in range(task.outputs)
+        ]
+
+
+def whole_credits(amount: Decimal) -> Decimal:
+    """Rounded up to whole credits."""
+    return amount.to_integral_value(rounding="ROUND_CEILING")

@@ -1,0 +1,222 @@
+"""The second origin: results and uploads, behind signed addresses, with Range. It must never see a credential.
+
+Whatever arrives with one (a credential header, a key this sandbox knows, anywhere) is remarked as a leak. `/elsewhere`
+is where redirects point: whoever follows one is remarked too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+
+from aiohttp import web
+
+from . import mishaps
+from .clock import Clock, http_date
+from .dialect import Desk
+from .faults import Fault, Faults
+from .pen import Pen
+from .renders import Render, render
+
+PIECE = 1 << 18  # bytes
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What goes out: `size` bytes from `start` of a file `length` long."""
+
+    status: int
+    start: int
+    size: int
+    length: int
+
+    @property
+    def content_range(self) -> dict[str, str]:
+        if self.status == 416:
+            return {"Content-Range": f"bytes */{self.length}"}
+        last = self.start + self.size - 1
+        return {"Content-Range": f"bytes {self.start}-{last}/{self.length}"} if self.status == 206 else {}
+
+
+def asked_for(range_header: str | None, if_range: str | None, etag: str, length: int) -> Sent:
+    """RFC 9110: one range; an `If-Range` that is not this very strong tag means the whole file; 416 beyond the end."""
+    whole = Sent(200, 0, length, length)
+    found = RANGE.fullmatch(range_header or "")
+    if found is None or (if_range is not None and if_range != etag) or found.groups() == ("", ""):
+        return whole
+    first, last = found.groups()
+    start = int(first) if first else max(0, length - int(last))
+    stop = min(length, int(last) + 1) if first and last else length
+    if first and last and int(last) < int(first):
+        return whole
+    return Sent(206, start, stop - start, length) if start < stop else Sent(416, 0, 0, length)
+
+
+@dataclass(slots=True)
+class MediaHost:
+    """`sizes`: between how many bytes a result has."""
+
+    desk: Desk
+    pen: Pen
+    clock: Clock
+    faults: Faults
+    sizes: tuple[int, int]
+    _versions: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/media/{provider}/{task}/{index:[0-9]{1,3}}.{extension:mp4|png|jpg|webp}", self.result),
+            web.get("/uploads/{name:.+}", self.upload),
+            web.route("*", "/elsewhere{rest:.*}", self.elsewhere),
+            web.route("*", "/{rest:.*}", self.nothing),
+        ]
+
+    def _watch(self, request: web.Request, provider: str) -> None:
+        for where in self.desk.journal.leaked(request.headers, request.raw_path):
+            detail = f"{request.method} {request.path} carried a credential in {where}"
+            self.desk.journal.remark(self.clock.now(), "leak", provider, "credential_on_media", detail)
+
+    async def nothing(self, request: web.Request) -> web.Response:
+        self._watch(request, "media")
+        return web.Response(status=404, text="<Error><Code>NoSuchKey</Code></Error>", content_type="application/xml")
+
+    async def elsewhere(self, request: web.Request) -> web.Response:
+        self._watch(request, "media")
+        detail = f"{request.method} {request.path}"
+        self.desk.journal.remark(self.clock.now(), "violation", "media", "followed_redirect", detail)
+        return web.Response(status=200, text="{}", content_type="application/json")
+
+    async def upload(self, request: web.Request) -> web.Response:
+        self._watch(request, "media")
+        found = self.desk.uploads.find(request.match_info["name"])
+        if found is None:
+            return await self.nothing(request)
+        return web.Response(body=found.content, content_type=found.media_type)
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        provider, now = request.match_info["provider"], self.clock.now()
+        self._watch(request, provider)
+        entry = self.desk.journal.arrive(now, provider, "download", request.method, request.path, None)
+        ranged = "Range" in request.headers
+        wire = self.faults.strike(provider, "download", entry.seq, now=now, ranged=ranged).wire
+        entry.task_id, entry.fault = request.match_info["task"], wire.name if wire else None
+        status = size = None
+        try:
+            response = await self._send(request, wire, now)
+            status, size = response.status, response.body_length
+            return response
+        finally:
+            self.desk.journal.done(entry, status=status, size=size)
+
+    async def _send(self, request: web.Request, fault: Fault | None, now: float) -> web.StreamResponse:
+        if fault is not None and fault.name in BEFORE_LOOKING:
+            return await self._instead(request, fault, now)
+        problem = self.desk.signer.problem(request.path, request.query, now)
+        if problem is not None:
+            return _refused(403, problem)
+        task_id, index = request.match_info["task"], int(request.match_info["index"])
+        task = self.desk.books.task(request.match_info["provider"], task_id)
+        if task is None or index >= task.outputs:
+            return _refused(404, "NoSuchKey")
+        if fault is not None and fault.name == "changed_etag":
+            self._versions[task_id, index] = self._versions.get((task_id, index), 0) + 1
+        version = self._versions.get((task_id, index), 0)
+        file = render(task_id, index, request.match_info["extension"], self.sizes, version)
+        return await self._deliver(request, file, fault)
+
+    async def _instead(self, request: web.Request, fault: Fault, now: float) -> web.StreamResponse:
+        given = fault.parameters
+        match fault.name:
+            case "lost_request":
+                return mishaps.cut(request, given["how"])
+            case "hang":
+                return await mishaps.hang(request)
+            case "redirect":
+                location = given["location"] or f"{self.desk.signer.origin}/elsewhere{request.path}"
+                return web.Response(status=given["status"], headers={"Location": location})
+            case "unavailable" | "rate_limited":
+                return _refused(503 if fault.name == "unavailable" else 429, "SlowDown", given["retry_after"])
+            case "html_media":
+                return web.Response(body=b"<html><body>Sign in</body></html>", headers={"Content-Type": "video/mp4"})
+            case "empty_media":
+                return web.Response(body=b"", headers={"Content-Type": "video/mp4"})
+            case "gone":
+                return _refused(410, "Gone")
+            case _:
+                return _refused(403, "RequestHasExpired")
+
+    async def _deliver(self, request: web.Request, file: Render, fault: Fault | None) -> web.StreamResponse:
+        name, given = (fault.name, fault.parameters) if fault else (None, {})
+        asked = asked_for(request.headers.get("Range"), request.headers.get("If-Range"), file.etag, file.length)
+        if name == "ignore_range":
+            asked = Sent(200, 0, file.length, file.length)
+        if name == "wrong_range" and asked.status == 206:
+            start = min(max(0, asked.start + given["shift"]), file.length - 1)
+            asked = replace(asked, start=start, size=file.length - start)
+        if name == "cut_media":
+            asked = replace(asked, size=max(0, asked.size - given["missing"]))
+        response = web.StreamResponse(status=asked.status, headers=self._headers(file, asked))
+        if request.method == "HEAD" or asked.status == 416:
+            await response.prepare(request)
+            await response.write_eof()
+        else:
+            await self._stream(request, response, file, asked, fault)
+        return response
+
+    def _headers(self, file: Render, asked: Sent) -> dict[str, str]:
+        return {
+            "Content-Type": file.media_type,
+            "ETag": file.etag,
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(asked.size),
+            **asked.content_range,
+        }
+
+    async def _stream(
+        self, request: web.Request, response: web.StreamResponse, file: Render, sent: Sent, fault: Fault | None
+    ) -> None:
+        """Sends the bytes, as slowly, as wrongly and as far as the fault lets it."""
+        name, given = (fault.name, fault.parameters) if fault else (None, {})
+        stop = sent.size
+        if name == "reset_download":
+            stop = min(stop, sent.size // 2 if given["after"] is None else given["after"])
+        if name == "short_media":
+            stop = max(0, stop - given["missing"])
+        await response.prepare(request)
+        piece = max(1, sent.size // 50) if name == "slow_download" else PIECE
+        for position in range(0, stop, piece):
+            data = file.read(sent.start + position, min(piece, stop - position))
+            wrong = name == "corrupt_media" and sent.start + position == 0
+            await response.write(_flipped(data) if wrong else data)
+            if name == "slow_download":
+                await self.clock.sleep(float(given["seconds"]) * piece / sent.size)
+        if stop < sent.size:
+            mishaps.cut(request, given.get("how", "close"))
+        else:
+            await response.write_eof()
+
+
+def _flipped(data: bytes) -> bytes:
+    """One byte of the container's first structure is wrong."""
+    return data[:4] + bytes([data[4] ^ 0xFF]) + data[5:] if len(data) > 4 else data
+
+
+def _refused(status: int, code: str, retry_after: str | None = None) -> web.Response:
+    headers = {"Retry-After": retry_after} if retry_after is not None else {}
+    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code></Error>'
+    return web.Response(status=status, text=body, content_type="application/xml", headers=headers)
+
+
+async def set_date(request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer carries the sandbox's time."""
+    response.headers["Date"] = http_date(request.config_dict[CLOCK].now())
+
+
+CLOCK: web.AppKey[Clock] = web.AppKey("clock", Clock)
+BEFORE_LOOKING = frozenset(
+    {
+        *("lost_request", "hang", "redirect", "unavailable", "rate_limited"),  # as anywhere
+        *("html_media", "empty_media", "gone", "expired_url"),
+    }
+)

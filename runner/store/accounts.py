@@ -1,0 +1,59 @@
+"""What the provider's answers do to a whole account: blocks, pauses and stops move for every worker at once."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select, update
+
+from runner.limits import Window, probe_pause, slot_pause
+from runner.store.claims import accounts, lock_account
+
+
+def block(connection: Connection, now: datetime, account: str, seconds: float) -> None:
+    """No request at all for so long: the provider said so (429, `X-RateLimit-Remaining: 0`)."""
+    until = now + timedelta(seconds=seconds)
+    later = accounts.c.blocked_until.is_(None) | (accounts.c.blocked_until < until)
+    connection.execute(update(accounts).where(accounts.c.name == account, later).values(blocked_until=until))
+
+
+def pause(
+    connection: Connection, now: datetime, account: str, kind: str, note: str, seconds: float | None, slot: bool = False
+) -> None:
+    """No paid request for a while: out of credits, or the provider is busy. Without a time from the provider the pause
+    doubles with every fruitless probe (30 s to 15 min; 15 s to 5 min while waiting for a slot)."""
+    lock_account(connection, account)
+    probes = int(connection.execute(select(accounts.c.probes).where(accounts.c.name == account)).scalar_one()) + 1
+    own = slot_pause(probes) if slot else probe_pause(probes)
+    until = now + timedelta(seconds=own if seconds is None else seconds)
+    values = {"paused_until": until, "paused_kind": kind, "paused_note": note, "probes": probes}
+    connection.execute(update(accounts).where(accounts.c.name == account).values(values))
+
+
+def resume_if_paused(connection: Connection, account: str) -> None:
+    """The account takes orders again. (Only touches the row of an account that was paused.)"""
+    values = {"paused_until": None, "paused_kind": None, "paused_note": None, "probes": 0}
+    connection.execute(update(accounts).where(accounts.c.name == account, accounts.c.probes > 0).values(values))
+
+
+def stop(connection: Connection, account: str, why: str) -> None:
+    """A person is needed before anything goes on this account; its jobs are kept as they are."""
+    connection.execute(update(accounts).where(accounts.c.name == account).values(stopped=why))
+
+
+def stop_model(connection: Connection, account: str, model: str) -> None:
+    """This account may not use the model; its other models go on."""
+    lock_account(connection, account)
+    known = json.loads(connection.execute(select(accounts.c.stopped_models).where(accounts.c.name == account)).scalar_one())
+    names = json.dumps(sorted({*known, model}))
+    connection.execute(update(accounts).where(accounts.c.name == account).values(stopped_models=names))
+
+
+def obey_limit(connection: Connection, account: str, limit: int) -> None:
+    """`X-RateLimit-Limit` replaces the documented default of the per-minute window, unless ours is stricter by choice."""
+    held = lock_account(connection, account)
+    windows = tuple(Window(limit, w.seconds) if w.seconds == 60 else w for w in held.windows)
+    if windows != held.windows:
+        text = json.dumps([[w.limit, w.seconds] for w in windows])
+        connection.execute(update(accounts).where(accounts.c.name == account).values(windows=text))

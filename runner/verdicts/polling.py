@@ -1,0 +1,188 @@
+"""What a provider's word about a running task means for its job.
+
+There is no "gave up polling": a task past its `timeout` stays `running`, is asked hourly, and is reported. A completed
+render is never `failed`, whatever happens afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from runner.errors import ErrorKind
+from runner.exchange import Action, Phase, Refusal, Report
+from runner.jobs import Change, Event, Failure, OutputRow, Standing, State
+from runner.ledger import Bill, Entry, settle
+from runner.limits import backoff
+from runner.verdicts.submission import failure_of
+
+NOT_FOUND_TIMES = 3
+NOT_FOUND_EVERY = timedelta(seconds=30)  # three times are then spread over a minute
+EMPTY_TIMES = 3
+EMPTY_EVERY = timedelta(seconds=20)
+OVERDUE_EVERY = timedelta(hours=1)
+SETTLE_AFTER = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=60))
+NOT_CHARGED = frozenset({Action.CREDITS, Action.SLOT, Action.STOP, Action.STOP_MODEL, Action.LATER})
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One question about one task. `every` is the least time until the next one; `timeout` the age at which the task
+    is overdue; `priced` the exact documented price, if there is one."""
+
+    job_id: int
+    lease: int
+    standing: Standing
+    bill: Bill
+    priced: Decimal | None
+    every: timedelta
+    timeout: timedelta
+    request: int | None
+    now: datetime
+    spread: float = 0.0
+
+
+def after_poll(poll: Poll, answer: Report | Refusal) -> Change:
+    match answer:
+        case Report(phase=Phase.DONE, files=()):
+            return _empty(poll, answer)
+        case Report(phase=Phase.DONE):
+            return _finished(poll, answer)
+        case Report(phase=Phase.FAILED, error=Refusal(action=action)) if action in NOT_CHARGED and not _charged(answer):
+            return _task_refused(poll, answer)
+        case Report(phase=Phase.FAILED | Phase.CANCELLED):
+            return _ended(poll, answer)
+        case Report():
+            return _going(poll, answer)
+        case Refusal(action=Action.NOT_FOUND):
+            return _not_found(poll, answer)
+        case _:
+            return no_news(poll, failure_of(answer), wait=answer.wait)
+
+
+def no_news(poll: Poll, failure: Failure, *, wait: float | None = None) -> Change:
+    """The question was not answered: ask again, later and later, for as long as it takes."""
+    errors = poll.standing.errors + 1
+    pause = timedelta(seconds=max(wait or 0.0, backoff(errors, spread=poll.spread)))
+    standing = replace(poll.standing, due_at=poll.now + max(pause, poll.every), errors=errors, failure=failure)
+    return _change(poll, Event.POLLED, standing)
+
+
+def overdue(standing: Standing, timeout: timedelta, now: datetime) -> bool:
+    return standing.accepted_at is not None and now - standing.accepted_at > timeout
+
+
+def _going(poll: Poll, report: Report) -> Change:
+    every = max(poll.every, OVERDUE_EVERY) if overdue(poll.standing, poll.timeout, poll.now) else poll.every
+    standing = replace(
+        poll.standing, due_at=poll.now + every, errors=0, failure=None, status=report.status, progress=report.progress
+    )
+    news: dict[str, str] = {} if report.recognised or poll.standing.status == report.status else {"unrecognised_status": report.status}
+    return _change(poll, Event.POLLED, standing, (), (), **news)
+
+
+def _finished(poll: Poll, report: Report) -> Change:
+    """The render is there: its cost is known, or asked for again; from here the job can only succeed, or be held."""
+    entries = _settle(poll, report)
+    unsettled = _cost_unknown(poll, report)
+    failure = Failure(ErrorKind.TASK_FAILED, "partial", "; ".join(report.missing)) if report.missing else None
+    standing = replace(
+        poll.standing, state=State.DOWNLOADING, due_at=poll.now, status=report.status, progress=None, failure=failure,
+        finished_at=poll.standing.finished_at or poll.now, unsettled=unsettled,
+        settle_at=poll.now + SETTLE_AFTER[0] if unsettled else None,
+    )  # fmt: skip
+    outputs = tuple(OutputRow(n, f.url, f.thumbnail) for n, f in enumerate(report.files))
+    return _change(poll, Event.FINISHED, standing, entries, outputs)
+
+
+def _empty(poll: Poll, report: Report) -> Change:
+    """Done, and no file in the answer: asked again a few times, then a person must look, since it was charged."""
+    seen = poll.standing.failure is not None and poll.standing.failure.code == "empty"
+    errors = poll.standing.errors + 1 if seen else 1
+    failure = Failure(ErrorKind.BAD_RESPONSE, "empty", "the provider says that the task is complete, but names no file")
+    if errors <= EMPTY_TIMES:
+        standing = replace(poll.standing, due_at=poll.now + EMPTY_EVERY, errors=errors, failure=failure)
+        return _change(poll, Event.POLLED, standing)
+    standing = replace(poll.standing, state=State.HELD, due_at=poll.now, failure=failure, status=report.status,
+                       finished_at=poll.now)  # fmt: skip
+    return _change(poll, Event.TASK_LOST, standing, _settle(poll, report), why=failure.message)
+
+
+def _ended(poll: Poll, report: Report) -> Change:
+    """Failed or cancelled by the provider. What it still charges is asked again: refunds can come late."""
+    event = Event.TASK_CANCELLED if report.phase is Phase.CANCELLED else Event.TASK_FAILED
+    to = State.CANCELLED if report.phase is Phase.CANCELLED else State.FAILED
+    entries = _settle(poll, report)
+    after = poll.bill.after(entries)
+    unsettled = after.charged > after.refunded
+    standing = replace(
+        poll.standing, state=to, due_at=poll.now, status=report.status, progress=None, failure=_why(report),
+        finished_at=poll.now, generation=poll.standing.generation + 1, unsettled=unsettled, settle_asks=0,
+        settle_at=poll.now + SETTLE_AFTER[0] if unsettled else None,
+    )  # fmt: skip
+    return _change(poll, event, standing, entries, why=_why(report).message)
+
+
+def _task_refused(poll: Poll, report: Report) -> Change:
+    """The refusal of an order that came as a failed task: nothing was charged, so the job is queued again."""
+    standing = replace(
+        poll.standing, state=State.QUEUED, due_at=poll.now, task_id=None, failure=_why(report), status=report.status,
+        attempts=poll.standing.attempts - 1, generation=poll.standing.generation + 1, accepted_at=None, errors=0,
+    )  # fmt: skip
+    return _change(poll, Event.TASK_REFUSED, standing, _settle(poll, report), why=_why(report).message)
+
+
+def _not_found(poll: Poll, refusal: Refusal) -> Change:
+    """A 404 for a task whose id we hold is believed after three times over at least a minute."""
+    seen = poll.standing.failure is not None and poll.standing.failure.kind is ErrorKind.NOT_FOUND
+    errors = poll.standing.errors + 1 if seen else 1
+    failure = Failure(ErrorKind.NOT_FOUND, refusal.code, refusal.message)
+    if errors < NOT_FOUND_TIMES:
+        standing = replace(poll.standing, due_at=poll.now + NOT_FOUND_EVERY, errors=errors, failure=failure)
+        return _change(poll, Event.POLLED, standing)
+    standing = replace(poll.standing, state=State.HELD, due_at=poll.now, errors=errors, failure=failure)
+    return _change(poll, Event.TASK_LOST, standing, why=f"the provider does not know the task: {refusal.message}")
+
+
+def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
+    """An ended task was asked for its final cost once more. It is settled when the figure says that nothing remains
+    charged for a failure; after the third answer the last figure stands."""
+    asks = poll.standing.settle_asks + 1
+    last = asks >= len(SETTLE_AFTER)
+    entries = _settle(poll, answer) if isinstance(answer, Report) else ()
+    after = poll.bill.after(entries)
+    known = isinstance(answer, Report) and (answer.used is not None or answer.charged is not None)
+    done = known and (last or poll.standing.state not in (State.FAILED, State.CANCELLED) or after.charged <= after.refunded)
+    again = None if done or last else poll.now + SETTLE_AFTER[asks]
+    standing = replace(poll.standing, unsettled=not done, settle_at=again, settle_asks=asks)
+    data = {"refunded": str(after.refunded - poll.bill.refunded)} if after != poll.bill else {}
+    return Change(Event.SETTLED, poll.job_id, poll.standing.state, poll.lease, poll.now, standing, entries=entries,
+                  request=poll.request, data=data)  # fmt: skip
+
+
+def _settle(poll: Poll, report: Report) -> tuple[Entry, ...]:
+    return settle(poll.bill, priced=poll.priced, used=report.used, charged=report.charged, refunded=report.refunded)
+
+
+def _cost_unknown(poll: Poll, report: Report) -> bool:
+    return poll.priced is None and report.used is None and report.charged is None and not poll.bill.charged
+
+
+def _charged(report: Report) -> bool:
+    return bool(report.used) or (report.charged or Decimal(0)) > (report.refunded or Decimal(0))
+
+
+def _why(report: Report) -> Failure:
+    if report.error is not None:
+        return failure_of(report.error)
+    kind = ErrorKind.CANCELLED if report.phase is Phase.CANCELLED else ErrorKind.TASK_FAILED
+    return Failure(kind, report.status, f"the provider says: {report.status}")
+
+
+def _change(
+    poll: Poll, event: Event, standing: Standing, entries: tuple[Entry, ...] = (), outputs: tuple[OutputRow, ...] = (),
+    **data: str,
+) -> Change:  # fmt: skip
+    return Change(event, poll.job_id, State.RUNNING, poll.lease, poll.now, standing, None, entries, outputs,
+                  poll.request, data)  # fmt: skip

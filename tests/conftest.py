@@ -1,0 +1,35 @@
+"""What every test may ask for: a PostgreSQL server, and an empty database on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from hypothesis import settings
+from postgres import fresh_database, private_cluster
+
+# How long one example takes says something about the machine and who else is using it, not about the property.
+settings.register_profile("runner", deadline=None, print_blob=True)
+settings.load_profile("runner")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """DSN of a PostgreSQL's maintenance database, for a user who may create databases.
+
+    `RUNNER_TEST_POSTGRES` (a DSN) names the server to use; otherwise a private one is started, once per test process.
+    `RUNNER_TEST_POSTGRES_FSYNC=1` makes the private one durable, which is slower.
+    """
+    if given := os.environ.get("RUNNER_TEST_POSTGRES"):
+        yield given
+        return
+    with private_cluster(fsync=os.environ.get("RUNNER_TEST_POSTGRES_FSYNC") == "1") as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def postgres_database(postgres_url: str) -> AsyncIterator[str]:
+    """`postgresql+asyncpg://…` of an empty database of the test's own, dropped afterwards."""
+    async with fresh_database(postgres_url) as url:
+        yield url

@@ -1,0 +1,105 @@
+"""A plain client of the pretend providers, for their own tests: it keeps nothing back and mends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from runner.sandbox import Options, Sandbox, fingerprint, serve
+
+KEY = "sk-test-key-0001"
+OTHER_KEY = "sk-test-key-0002"
+VIDEO_PATH = {"seedance2ai": "/api/v1/video/seedance", "happyhorse": "/api/v1/generate"}
+POLL_PATH = {"seedance2ai": "/api/v1/tasks/{}", "happyhorse": "/api/v1/videos/{}"}
+
+
+@dataclass
+class Client:
+    sandbox: Sandbox
+    provider: str
+    http: httpx.AsyncClient
+    key: str = KEY
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.key}", **self.headers, **more.pop("headers", {})}
+        return await self.http.request(method, self.sandbox.base_urls[self.provider] + path, headers=headers, **more)
+
+    async def order(
+        self, body: Mapping[str, Any] | None = None, *, path: str = "", key: str | None = None
+    ) -> httpx.Response:
+        """Submits a video (or whatever `path` renders) under an idempotency key, if one is given."""
+        headers = {"Idempotency-Key": key} if key else {}
+        path = path or VIDEO_PATH[self.provider]
+        return await self.ask("POST", path, json=body or {"prompt": "a cat"}, headers=headers)
+
+    async def ordered(self, body: Mapping[str, Any] | None = None, **more: Any) -> str:
+        """The id of a task that was just accepted."""
+        answer = await self.order(body, **more)
+        assert answer.status_code == 200, answer.text
+        return task_id(answer.json())
+
+    async def status(self, task: str) -> Any:
+        answer = await self.ask("GET", POLL_PATH[self.provider].format(task))
+        assert answer.status_code == 200, answer.text
+        data = answer.json()
+        return data if self.provider == "seedance2ai" else data["data"]
+
+    async def control(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """GET, or POST where there is a body."""
+        url = f"{self.sandbox.control}/{path}"
+        answer = await (self.http.get(url) if body is None else self.http.post(url, json=body))
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def fault(self, name: str, **more: Any) -> Any:
+        return await self.control("faults", {"name": name, "provider": self.provider, **more})
+
+    async def finish(self, task: str, outcome: str = "completed") -> Any:
+        await self.control("finish", {"provider": self.provider, "task_id": task, "outcome": outcome})
+        return await self.status(task)
+
+    async def result(self) -> str:
+        """The URL of a finished video."""
+        return url_of(await self.finish(await self.ordered()))
+
+    def books(self) -> Any:
+        """The account's part of the ledger: charged, refunded, net, balance, tasks."""
+        empty = {"charged": "0", "refunded": "0", "net": "0", "tasks": []}
+        provider = self.sandbox.ledger()["providers"].get(self.provider, {"accounts": {}})
+        return provider["accounts"].get(fingerprint(self.key), empty)
+
+    def money(self) -> tuple[str, str]:
+        return self.books()["charged"], self.books()["refunded"]
+
+
+def task_id(data: Mapping[str, Any]) -> str:
+    inner = data.get("data") or data
+    return str(next(inner[name] for name in ("video_id", "image_id", "id") if name in inner))
+
+
+def url_of(shown: Any) -> str:
+    return str(shown["output"]["video_url"] if "output" in shown else shown["video_url"])
+
+
+async def until(question: Callable[[], Awaitable[Any]]) -> Any:
+    """The first answer that is true: the sandbox's time goes on by itself, so there is nothing to be told by."""
+    while not (answer := await question()):
+        await asyncio.sleep(0.01)
+    return answer
+
+
+@asynccontextmanager
+async def client_of(provider: str, **options: Any) -> AsyncIterator[Client]:
+    """A sandbox of its own and a client for one of its providers."""
+    async with serve(Options(**{"seed": "7", **options})) as sandbox, httpx.AsyncClient(trust_env=False) as http:
+        yield Client(sandbox, provider, http)
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
