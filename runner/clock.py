@@ -7,7 +7,7 @@ an `anchor` that outlives the process, so that due times written by one process 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import anyio
@@ -18,7 +18,7 @@ class Clock:
     """`anchor` is in seconds since 1970 (wall clock); with `speed` 1 it does not matter."""
 
     speed: float = 1.0
-    anchor: float = 0.0
+    anchor: float = field(default_factory=time.time)
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.timestamp(), UTC)

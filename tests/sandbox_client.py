@@ -89,7 +89,7 @@ def url_of(shown: Any) -> str:
 
 async def until(question: Callable[[], Awaitable[Any]]) -> Any:
     """The first answer that is true: the sandbox's time goes on by itself, so there is nothing to be told by."""
-    while not (answer := await question()):
+    while not (answer := await question()):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     return answer
 

@@ -29,9 +29,32 @@ from runner.providers.description import Fault, Provider
 WHO = ("provider", "model")
 
 
+class Faulty(Exception):
+    """A cell that cannot be asked for, and why; `pinned` are its references, where it got as far."""
+
+    def __init__(self, *faults: Fault, pinned: tuple[Pinned, ...] = ()) -> None:
+        super().__init__()
+        self.faults, self.pinned = faults, pinned
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a request as written, and whether it holds variables."""
+
+    value: Any
+    varies: bool
+
+    @classmethod
+    def of(cls, value: Any) -> _Part:
+        return cls(value, next(templates_in(value), None) is not None)
+
+    def filled(self, scope: Mapping[str, str]) -> Any:
+        return _filled(self.value, scope) if self.varies else self.value
+
+
 @dataclass(frozen=True, slots=True)
 class _References:
-    """The references of a cell, and the two texts they come to."""
+    """The references of a cell, and the two texts they come to: what they contain, and how they are given."""
 
     pinned: tuple[Pinned, ...]
     contents: str
@@ -47,7 +70,7 @@ class _Cell:
     """What all takes of one cell have in common. `asked` has hashed all of the key but the take."""
 
     account: str
-    provider: Provider
+    provider: str
     composed: Composed
     references: _References
     params: Mapping[str, Any]
@@ -64,67 +87,76 @@ class Recipe:
     ) -> None:
         self.job = job
         self.matrix = Matrix(job.matrix, job.include, job.exclude)
-        self._manifest, self._accounts, self._inputs, self._namer, self._found = manifest, accounts, inputs, namer, found
+        self._manifest, self._accounts, self._inputs, self._namer = manifest, accounts, inputs, namer
         self._blame = Blame(manifest, job, self.matrix, found)
-        self._own = {name: value for name, value in job.fields.items() if name not in WHO}
-        self._set_by_axes = [name for name in FIELD_NAMES if name not in WHO and _may_set(job, name)]
-        self._roles_by_axes = [role for role in ROLES if _may_set(job, role)]
-        self._defaults = {name: value for name, value in manifest.defaults.items() if name not in WHO}
-        self._plain = _Plain.of(self._own, self._defaults, job.params)
-        self._references: dict[str, _References] = {}
-        self._cells_differ_by_take = "take" in {n for t in self.templates() for n in t.names}
         self._base = {"batch": manifest.batch, "job": job.name}
+        self._prepare()
+
+    def _prepare(self) -> None:
+        job, defaults = self.job, self._manifest.defaults
+        self._who = {name: job.fields.get(name, defaults.get(name)) for name in WHO}
+        self._fields = _Part.of({name: value for name, value in job.fields.items() if name not in WHO})
+        self._defaults = _Part.of({name: value for name, value in defaults.items() if name not in WHO})
+        self._params = _Part.of(job.params)
+        self._params_text = "" if self._params.varies else params_text(job.params)
+        self._written = [(role, e.source, e.review) for role, entries in job.references.items() for e in entries]
+        brought = {*job.matrix, *(name for entry in job.include for name in entry)}
+        self._fields_brought = [name for name in FIELD_NAMES if name in brought and name not in WHO]
+        self._roles_brought = [role for role in ROLES if role in brought]
+        templates = list(self.templates())
+        self._references_vary = bool(self._roles_brought) or _Part.of(self._written).varies
+        self._differs_by_take = any("take" in template.names for template in templates)
+        self._references: dict[str, _References] = {}
 
     def templates(self) -> Iterator[Template]:
         """All templates that a request is made of."""
-        sources = [entry.source for entries in self.job.references.values() for entry in entries]
-        yield from templates_in([self.job.fields, self._manifest.defaults, sources, self.job.params])
+        yield from templates_in([self._who, self._fields.value, self._defaults.value, self._params.value, self._written])
 
     def orders(self, row: Row, combination: Combination) -> Iterator[Order]:
         """The takes of one cell."""
         variables = {**row.values, **combination}
         cell: _Cell | None = None
         for take in range(1, self.job.takes + 1):
-            if take == 1 or self._cells_differ_by_take:
-                cell = self._cell(variables, str(take), row, combination)
+            if take == 1 or self._differs_by_take:
+                cell = self._cell({**self._base, "take": str(take), **variables}, row, combination)
             if cell is None:
                 return
             yield self._order(cell, take, variables, row)
 
-    def _cell(self, variables: Mapping[str, str], take: str, row: Row, combination: Combination) -> _Cell | None:
-        scope = {**self._base, "take": take, **variables}
+    def _cell(self, scope: dict[str, str], row: Row, combination: Combination) -> _Cell | None:
         try:
-            return self._asked(scope, combination, row)
+            return self._asked(scope, combination)
         except KeyError as missing:
             self._blame.missing(str(missing.args[0]), row)
         except TooLong:
             self._blame.too_long(row)
-        except _Faulty as faulty:
+        except Faulty as faulty:
             for fault in faulty.faults:
                 self._blame.fault(fault, row, combination, faulty.pinned)
         return None
 
-    def _asked(self, scope: dict[str, str], combination: Combination, row: Row) -> _Cell:
-        account, provider, model = self._who(scope, combination)
+    def _asked(self, scope: dict[str, str], combination: Combination) -> _Cell:
+        account, provider = self._account(scope, combination)
+        model = self._model(scope, combination, provider)
         scope = {"provider": account, "model": model, **scope}
         references = self._pinned(scope, combination, provider)
-        params = self._plain.params if self._plain.params is not None else _filled(self.job.params, scope)
+        params = self._params.filled(scope)
         composed = compose(
             provider,
             model,
-            self._fields(scope, combination),
+            self._fields_of(scope, combination),
             [pinned.reference for pinned in references.pinned],
             params,
-            self._plain.defaults if self._plain.defaults is not None else _filled(self._defaults, scope),
+            self._defaults.filled(scope),
         )
         if composed.faults:
-            raise _Faulty(composed.faults, references.pinned)
+            raise Faulty(*composed.faults, pinned=references.pinned)
         fields = canonical(composed.fields)
-        told = self._plain.params_text or params_text(params)
+        told = self._params_text or params_text(params)
         asked = Asked(provider.name, composed.model, fields, told, references.contents)
         return _Cell(
             account=account,
-            provider=provider,
+            provider=provider.name,
             composed=composed,
             references=references,
             params=params,
@@ -133,95 +165,89 @@ class Recipe:
             words={**scope, "slug": slug(str(composed.fields.get("prompt", ""))), "ext": _extension(composed)},
         )
 
-    def _who(self, scope: Mapping[str, str], combination: Combination) -> tuple[str, Provider, str]:
-        """The account, its provider and the model as written."""
-        name = self._value("provider", scope, combination)
-        if name is None:
-            raise _Faulty((self._accounts.none_named(),))
+    def _account(self, scope: Mapping[str, str], combination: Combination) -> tuple[str, Provider]:
+        name = self._chosen("provider", scope, combination)
         provider = self._accounts.provider(name)
         if isinstance(provider, Fault):
-            raise _Faulty((provider,))
-        model = self._value("model", scope, combination)
-        if model is None:
-            names = ", ".join(m.name for m in provider.models if not m.unavailable)
-            raise _Faulty((Fault("B35", "model", "no model is named", f"{provider.name} has {names}"),))
-        return name, provider, model
+            raise Faulty(provider)
+        return name, provider
 
-    def _value(self, name: str, scope: Mapping[str, str], combination: Combination) -> str | None:
+    def _model(self, scope: Mapping[str, str], combination: Combination, provider: Provider) -> str:
+        model = self._chosen("model", scope, combination)
+        if model:
+            return model
+        names = ", ".join(m.name for m in provider.models if not m.unavailable)
+        raise Faulty(Fault("B35", "model", "no model is named", f"{provider.name} has {names}"))
+
+    def _chosen(self, name: str, scope: Mapping[str, str], combination: Combination) -> str:
+        """The provider or the model, as written; empty where none is."""
         if name in combination:
             return combination[name]
-        value = self.job.fields.get(name, self._manifest.defaults.get(name))
+        value = self._who[name]
         filled = value.fill(scope) if isinstance(value, Template) else value
-        return None if filled is None else str(filled)
+        return "" if filled is None else str(filled)
 
-    def _fields(self, scope: Mapping[str, str], combination: Combination) -> Mapping[str, Any]:
-        if self._plain.fields is not None and not self._set_by_axes:
-            return self._plain.fields
-        fields = _filled(self._own, scope)
-        return fields | {name: combination[name] for name in self._set_by_axes if name in combination}
+    def _fields_of(self, scope: Mapping[str, str], combination: Combination) -> Mapping[str, Any]:
+        fields: Mapping[str, Any] = self._fields.filled(scope)
+        if not self._fields_brought:
+            return fields
+        return {**fields, **{name: combination[name] for name in self._fields_brought if name in combination}}
 
     def _pinned(self, scope: Mapping[str, str], combination: Combination, provider: Provider) -> _References:
         """The references; those without variables are looked at once for each provider."""
-        if not self._plain.references or self._roles_by_axes:
-            return _References.of(self._pin_all(scope, combination, provider))
+        if self._references_vary:
+            return self._pin(scope, combination, provider)
         if provider.name not in self._references:
-            self._references[provider.name] = _References.of(self._pin_all(scope, combination, provider))
+            self._references[provider.name] = self._pin(scope, combination, provider)
         return self._references[provider.name]
 
-    def _pin_all(self, scope: Mapping[str, str], combination: Combination, provider: Provider) -> tuple[Pinned, ...]:
-        written = [
-            (role, entry.source.fill(scope) if isinstance(entry.source, Template) else entry.source, entry.review)
-            for role, entries in self.job.references.items()
-            for entry in entries
-        ]
-        written += [(role, combination[role], False) for role in self._roles_by_axes if role in combination]
-        pinned = [self._inputs.pin(role, source, review, provider) for role, source, review in written]
-        faults = tuple(fault for fault in pinned if isinstance(fault, Fault))
+    def _pin(self, scope: Mapping[str, str], combination: Combination, provider: Provider) -> _References:
+        brought = [(role, combination[role], False) for role in self._roles_brought if role in combination]
+        written = [(role, _filled(source, scope), review) for role, source, review in self._written]
+        found = [self._inputs.pin(role, source, review, provider) for role, source, review in (*written, *brought)]
+        faults = [fault for fault in found if isinstance(fault, Fault)]
         if faults:
-            raise _Faulty(faults)
-        return tuple(p for p in pinned if isinstance(p, Pinned))
+            raise Faulty(*faults)
+        return _References.of(tuple(pinned for pinned in found if isinstance(pinned, Pinned)))
 
     def _order(self, cell: _Cell, take: int, variables: Mapping[str, str], row: Row) -> Order:
         asked = cell.asked.copy()
         asked.update(f"{take}]".encode())
         key = asked.hexdigest()
+        composed = cell.composed
         return Order(
             key=key,
             batch=self._manifest.batch,
             job=self.job.name,
             take=take,
             account=cell.account,
-            provider=cell.provider.name,
-            model=cell.composed.model,
-            fields=cell.composed.fields,
+            provider=cell.provider,
+            model=composed.model,
+            fields=composed.fields,
             references=cell.references.pinned,
             params=cell.params,
             variables=variables,
             priority=self.job.priority,
             output=self._namer.path({**cell.words, "take": str(take), "key": key}),
-            estimated=cell.composed.price,
-            shape=cell.composed.shape,
-            dropped=cell.composed.dropped,
+            estimated=composed.price,
+            shape=composed.shape,
+            dropped=composed.dropped,
             spec=cell.spec,
             where=row.where,
             source=self._manifest.source,
         )
 
 
-class _Faulty(Exception):
-    """A cell that cannot be asked for, and why."""
+def _filled(value: Any, scope: Mapping[str, str]) -> Any:
+    """The value with every template in it filled in."""
+    if isinstance(value, Template):
+        return value.fill(scope)
+    if isinstance(value, Mapping):
+        return {key: _filled(item, scope) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, scope) for item in value]
+    return value
 
-    def __init__(self, faults: tuple[Fault, ...], pinned: tuple[Pinned, ...] = ()) -> None:
-        super().__init__()
-        self.faults, self.pinned = faults, pinned
 
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """What holds no variables, and so is the same in every cell; None, or False, where something varies."""
-
-    fields: Mapping[str, Any] | None
-    defaults: Mapping[str, Any] | None
-    params: Mapping[str, Any] | None
-    params_text: str
-    references: bool
+def _extension(composed: Composed) -> str:
+    return re.sub(r"[^a-z0-9]", "", composed.extension.lower())[:8] or "bin"

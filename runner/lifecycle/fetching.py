@@ -12,7 +12,7 @@ from typing import Any
 from runner.downloads import DiskTrouble, FreshUrl, Later, Published, Refused, Wanted, fetch_output
 from runner.downloads.outcomes import Outcome
 from runner.errors import ErrorKind
-from runner.expand import parse_spec
+from runner.expand.keys import parse_spec
 from runner.jobs import Change, Event, Failure, OutputRow, Standing, State
 from runner.ledger import as_text
 from runner.lifecycle.desk import Desk
@@ -42,7 +42,7 @@ async def fetch(desk: Desk, work: Work, claim: Claim) -> None:
 
 def _wanted(work: Work, row: OutputRow) -> Wanted:
     return Wanted(
-        row.url or "", Path(work.folder), _numbered(work.output, row), work.standing.task_id or "", row.index,
+        row.url or "", Path(work.root), _numbered(work.output, row), work.standing.task_id or "", row.index,
         facts=None if row.thumbnail else facts(work, row),
     )  # fmt: skip
 
@@ -63,7 +63,9 @@ def facts(work: Work, row: OutputRow) -> dict[str, Any]:
         "task_id": standing.task_id, "output": row.index, "batch": work.batch, "job": work.name, "key": work.key,
         "take": work.take, "provider": work.provider, "account": work.account, "model": work.model,
         "prompt": fields.get("prompt"), "fields": {name: _plain(v) for name, v in fields.items() if name != "prompt"},
-        "params": params, "references": [{"role": r.role, "source": r.path or r.url} for r in references],
+        "params": params, "references": [
+            {"role": p.reference.role, "source": p.reference.path or p.reference.url} for p in references
+        ],
         "seed": _plain(fields.get("seed")), "variables": json.loads(work.variables),
         "credits": {"estimated": as_text(work.estimated), "charged": as_text(work.charged),
                     "refunded": as_text(work.refunded)},

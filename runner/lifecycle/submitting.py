@@ -11,7 +11,7 @@ import anyio
 from runner import references
 from runner.errors import ErrorKind, InputError, NoAnswer, NotSent, Taken
 from runner.exchange import Accepted, Action, Refusal
-from runner.expand import parse_spec
+from runner.expand.keys import Pinned, parse_spec
 from runner.jobs import Change, Event, Failure, State
 from runner.lifecycle.desk import REDIRECT, Desk
 from runner.limits import backoff
@@ -46,11 +46,11 @@ async def prepare(desk: Desk, work: Work) -> Intent | Unhosted | None:
     """The intent to pay for a queued job. UNHOSTED: its files must go out first (`host`). None: it was refused."""
     fields, wanted, params = parse_spec(work.spec)
     found: list[Reference] = []
-    for reference in wanted:
-        url = await _url_of(desk, work, reference)
+    for pinned in wanted:
+        url = await _url_of(desk, work, pinned)
         if not isinstance(url, str):
             return url
-        found.append(replace(reference, url=url))
+        found.append(replace(pinned.reference, url=url))
     composed = compose(desk.provider, work.model, fields, found, params)
     if composed.faults:
         why = "; ".join(fault.message for fault in composed.faults)
@@ -59,31 +59,36 @@ async def prepare(desk: Desk, work: Work) -> Intent | Unhosted | None:
     return await _intent(desk, work, composed)
 
 
-async def _url_of(desk: Desk, work: Work, reference: Reference) -> str | Unhosted | None:
+async def _url_of(desk: Desk, work: Work, pinned: Pinned) -> str | Unhosted | None:
     """Where the provider reads a reference: its own URL, or the one under which its content is hosted already."""
-    if reference.path is None:
-        return reference.url
-    local = await _inspect(desk, work, reference)
+    if pinned.sha256 is None:
+        return pinned.reference.url
+    local = await _inspect(desk, work, pinned)
     return None if local is None else await desk.store.read(hosted.url_of, desk.account, local.sha256) or UNHOSTED
 
 
-async def _inspect(desk: Desk, work: Work, reference: Reference) -> references.LocalFile | None:
+async def _inspect(desk: Desk, work: Work, pinned: Pinned) -> references.LocalFile | None:
     """The file as it is now. One that is gone, or no longer what the plan saw, refuses its job: nothing was sent."""
     try:
-        return references.inspect(Path(work.folder, reference.path or ""))
+        local = references.inspect(Path(work.folder, pinned.reference.path or ""))
     except InputError as error:
         await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference", error.message))
         return None
+    if local.sha256 != pinned.sha256:
+        why = f"{pinned.reference.path} has changed since it was planned: run the manifest again to plan it anew"
+        await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference_changed", why))
+        return None
+    return local
 
 
 async def host(desk: Desk, work: Work) -> None:
     """Uploads the job's local files that the provider does not hold yet: once per content and account. The job stays
     queued meanwhile; refused files refuse it, a busy provider puts it off."""
     _, wanted, _ = parse_spec(work.spec)
-    for reference in wanted:
-        if await _url_of(desk, work, reference) is not UNHOSTED:
+    for pinned in wanted:
+        if await _url_of(desk, work, pinned) is not UNHOSTED:
             continue
-        local = await _inspect(desk, work, reference)
+        local = await _inspect(desk, work, pinned)
         if local is None or not await _upload(desk, work, local):
             return
 

@@ -91,6 +91,8 @@ def exact(value: Any) -> Any:
         return {str(key): exact(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [exact(item) for item in value]
+    if isinstance(value, int) and value.bit_length() > 1024:
+        raise ValueError("is a number of very many digits")
     if value is None or isinstance(value, str | int):
         return value
     raise ValueError(f"holds a {type(value).__name__}, which a request cannot")
@@ -278,7 +280,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         return quoted(value, 40)
     if isinstance(value, float) and not math.isfinite(value):
-        return "not a finite number"
+        return "an endless number"
+    if isinstance(value, int) and _is_endless(value):
+        return "a number of very many digits"
     return _plain(value)[:40] if isinstance(value, int | float | Decimal) else _sort(value)
 
 

@@ -23,7 +23,7 @@ CHUNK = 2000
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job as the manifest orders it. `spec` and `variables` are canonical JSON; `output` is an absolute path."""
+    """A job as the manifest orders it. `spec` and `variables` are canonical JSON; `output` is a path below the batch's root."""
 
     key: str
     name: str
@@ -44,6 +44,7 @@ class NewJob:
 class NewBatch:
     name: str
     folder: str
+    root: str
     manifest: str
     manifest_sha256: str
     budget: Mapping[str, Decimal]
@@ -98,7 +99,7 @@ def _chunks(orders: Iterable[NewJob]) -> Iterator[list[NewJob]]:
 
 def _save_batch(connection: Connection, now: datetime, batch: NewBatch) -> int:
     row = {
-        "folder": batch.folder, "manifest": batch.manifest, "manifest_sha256": batch.manifest_sha256,
+        "folder": batch.folder, "root": batch.root, "manifest": batch.manifest, "manifest_sha256": batch.manifest_sha256,
         "budget": json.dumps({name: str(credits) for name, credits in batch.budget.items()}), "updated_at": now,
     }  # fmt: skip
     known = connection.execute(select(batches.c.id).where(batches.c.name == batch.name)).scalar()

@@ -12,10 +12,12 @@ from runner.store.tables import Meta
 meta = Meta.__table__  # type: ignore[attr-defined]
 
 
-def new_facts(connection: Connection, now: datetime) -> None:
-    """Written once, when the queue is made."""
+def new_facts(connection: Connection, now: datetime, anchor: float) -> None:
+    """Written once, when the queue is made. `anchor` (wall seconds since 1970) is where a faster clock starts from:
+    every later process must count from the same moment, or due times would lie."""
     connection.execute(insert(meta), [
-        {"name": "salt", "value": secrets.token_hex(16)}, {"name": "created_at", "value": now.isoformat()}])  # fmt: skip
+        {"name": "salt", "value": secrets.token_hex(16)}, {"name": "created_at", "value": now.isoformat()},
+        {"name": "anchor", "value": repr(anchor)}])  # fmt: skip
 
 
 def salt(connection: Connection) -> bytes:
@@ -25,6 +27,10 @@ def salt(connection: Connection) -> bytes:
 
 def created_at(connection: Connection) -> datetime:
     return datetime.fromisoformat(_fact(connection, "created_at"))
+
+
+def anchor(connection: Connection) -> float:
+    return float(_fact(connection, "anchor"))
 
 
 def _fact(connection: Connection, name: str) -> str:

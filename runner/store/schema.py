@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
@@ -16,6 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runner.clock import Clock
 from runner.errors import LocalError
 from runner.failpoints import reached
 from runner.store import engines
@@ -27,13 +27,13 @@ VERSION_TABLE = "alembic_version"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-async def ensure(engine: AsyncEngine, url: URL, now: datetime, *, create: bool) -> None:
+async def ensure(engine: AsyncEngine, url: URL, clock: Clock, *, create: bool) -> None:
     """Makes sure that the queue has today's schema. Raises LocalError for what is not ours, newer, or damaged."""
     try:
         async with engine.begin() as connection:
             found = await connection.run_sync(_version, url)
             if found is None and create:
-                await connection.run_sync(_create, now)
+                await connection.run_sync(_create, clock)
                 return
         if found is None:
             raise _not_ours(url)
@@ -66,11 +66,11 @@ def _version(connection: Connection, url: URL) -> str | None:
     return None
 
 
-def _create(connection: Connection, now: datetime) -> None:
+def _create(connection: Connection, clock: Clock) -> None:
     Table.metadata.create_all(connection)
     connection.execute(text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
     connection.execute(text(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES (:head)"), {"head": HEAD})
-    new_facts(connection, now)
+    new_facts(connection, clock.now(), clock.anchor)
 
 
 async def _migrate(engine: AsyncEngine, url: URL, found: str, scripts: Path = MIGRATIONS) -> None:

@@ -106,7 +106,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     lock = _prepare_place(url, own=own)
     writing, reading = engines.writer(url, owner=own), engines.reader(url)
     try:
-        await schema.ensure(writing, url, clock.now(), create=own)
+        await schema.ensure(writing, url, clock, create=own)
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
             yield store
     finally:

@@ -127,13 +127,14 @@ class Meta(Table, table=True):
 
 
 class Batch(Table, table=True):
-    """One named manifest and all its jobs. `budget` is JSON: account → credits as text."""
+    """One named manifest and all its jobs. References are read below `folder`, outputs written below `root`. `budget` is JSON: account → credits as text."""
 
     __tablename__ = "batches"
     __table_args__: ClassVar[Any] = (UniqueConstraint("name"), STRICT)
     id: int = _key()
     name: str = _text(nullable=False)
     folder: str = _text(nullable=False)
+    root: str = _text(nullable=False)
     manifest: str = _text(nullable=False)
     manifest_sha256: str = _text(nullable=False)
     budget: str = _text(nullable=False)

@@ -47,6 +47,7 @@ class Work:
     batch_id: int
     batch: str
     folder: str
+    root: str
     key: str
     name: str
     take: int
@@ -128,12 +129,12 @@ def learned(connection: Connection, provider: str, shapes: Sequence[str]) -> dic
 def everything() -> Select[Any]:
     attempt = [c.label(f"try_{c.name}") for c in attempts.c if c.name not in ("job_id", "account")]
     joined = jobs.join(batches, jobs.c.batch_id == batches.c.id).outerjoin(attempts, attempts.c.id == jobs.c.attempt_id)
-    return select(*jobs.c, batches.c.name.label("batch"), batches.c.folder, *attempt).select_from(joined)
+    return select(*jobs.c, batches.c.name.label("batch"), batches.c.folder, batches.c.root, *attempt).select_from(joined)
 
 
 def as_work(row: Row[Any]) -> Work:
     return Work(
-        id=row.id, batch_id=row.batch_id, batch=row.batch, folder=row.folder, key=row.key, name=row.name, take=row.take,
+        id=row.id, batch_id=row.batch_id, batch=row.batch, folder=row.folder, root=row.root, key=row.key, name=row.name, take=row.take,
         account=row.account, provider=row.provider, model=row.model, shape=row.shape, spec=row.spec,
         variables=row.variables, output=row.output, place=row.place, estimated=row.estimated, charged=row.charged,
         refunded=row.refunded, created_at=row.created_at, updated_at=row.updated_at, standing=_standing(row),
