@@ -12,22 +12,22 @@ import signal
 NAMES = frozenset(
     {
         # the database (store)
-        "before_migration_commit",
-        "before_commit",
-        "after_commit",
+        "before-migration-commit",
+        "before-commit",
+        "after-commit",
         # a submission (client)
-        "before_brink",
-        "after_brink",
-        "request_sent",
-        "answer_read",
+        "before-brink",
+        "after-brink",
+        "request-sent",
+        "answer-read",
         # an output (downloads)
-        "part_opened",
-        "first_chunk",
-        "before_fsync",
-        "after_fsync",
-        "after_link",
-        "after_sidecar",
-        "after_unlink",
+        "part-opened",
+        "first-chunk",
+        "before-fsync",
+        "after-fsync",
+        "after-link",
+        "after-sidecar",
+        "after-unlink",
     }
 )
 

@@ -16,11 +16,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Any
 
 from runner.errors import InputError, Place, Problem
 
 SHOWN = 50  # problems; the rest is a count
+LONGEST_PATH = 500  # characters of a path in a message
 WIDTH = 100  # columns of a source line that are shown around its caret
 
 # Keys as the providers and the great services write them. A random part is asked for, so that prose does not match.
@@ -37,6 +39,9 @@ SECRET = re.compile(
     re.VERBOSE,
 )
 
+# The user name and password of a URL.
+USER_INFO = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
+
 # What no text of a manifest or a table may hold (B26): control characters but tab and line breaks, half characters.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -52,7 +57,11 @@ def looks_secret(text: str) -> bool:
 
 def mask(text: str) -> str:
     """The text with everything that looks like a key replaced by as many stars, so that columns stay where they are."""
-    return SECRET.sub(lambda found: "*" * len(found[0]), text)
+    return USER_INFO.sub(_stars, SECRET.sub(_stars, text))
+
+
+def _stars(found: re.Match[str]) -> str:
+    return "*" * len(found[0])
 
 
 def printable(text: str) -> str:
@@ -62,7 +71,8 @@ def printable(text: str) -> str:
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """A value as a message may name it: masked, printable, shortened."""
+    """A value as a message may name it: masked, printable, shortened (a path to what a person can still find)."""
+    limit = LONGEST_PATH if isinstance(value, PurePath) else limit
     text = printable(mask(value if isinstance(value, str) else str(value)))
     return f'"{text[: limit - 1]}…"' if len(text) > limit else f'"{text}"'
 
@@ -103,10 +113,21 @@ def _rank(problem: Problem, files: Sequence[str]) -> tuple[int, int, int]:
 
 def refused(file: str, problems: Iterable[Problem], more: int = 0) -> InputError:
     """The error that refuses a whole file for all its problems; `more` were found beyond those that were kept."""
-    ordered = in_order(_masked(problem) for problem in problems)
+    ordered = _discreet(in_order(problems))
     count = len(ordered) + more
     message = f"{printable(file)}: {count} problem{'s' if count != 1 else ''}; nothing was written, nothing was sent"
     return InputError(message, problems=ordered)
+
+
+def _discreet(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Without a trace of a secret: what looks like one is masked, and a line with one (B31) is not shown at all."""
+    secret = {(p.place.file, p.place.line) for p in problems if p.code == "B31" and p.place}
+    return tuple(_masked(p, hide=p.place is not None and (p.place.file, p.place.line) in secret) for p in problems)
+
+
+def _masked(problem: Problem, hide: bool) -> Problem:
+    text = None if hide or problem.text is None else mask(problem.text)
+    return replace(problem, message=mask(problem.message), hint=mask(problem.hint), text=text)
 
 
 def render(problems: Sequence[Problem], shown: int = SHOWN) -> str:
@@ -137,7 +158,7 @@ def _as_json(problem: Problem) -> dict[str, Any]:
 
 def _render(problem: Problem) -> str:
     lines = [f"{_where(problem.place)}{problem.code} {printable(problem.message)}"]
-    if problem.text is not None and problem.place is not None:
+    if problem.text and not problem.text.isspace() and problem.place is not None:
         lines += _excerpt(problem.text, problem.place)
     if problem.hint:
         first, *rest = problem.hint.splitlines()
@@ -181,9 +202,3 @@ def _sign_columns(sign: str) -> int:
     if unicodedata.combining(sign) or unicodedata.category(sign) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
-
-
-def _masked(problem: Problem) -> Problem:
-    """The problem without a trace of what looks like a key, in whatever field it stood."""
-    text = None if problem.text is None else mask(problem.text)
-    return replace(problem, message=mask(problem.message), hint=mask(problem.hint), text=text)

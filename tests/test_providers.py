@@ -6,50 +6,40 @@ Each transcript is replayed twice: against a recorded answer, and over real HTTP
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-import yaml
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from yamlcore import CCoreLoader
+from transcripts import (
+    EXAMPLE_ARGUMENTS,
+    KEY,
+    Entry,
+    Once,
+    Recorded,
+    as_call,
+    composed_job,
+    documented_codes,
+    entries,
+    expected,
+    passed,
+    perform,
+    same_but_for_the_clock,
+    seen,
+    served,
+    transcript,
+)
 
 import runner.providers
-from runner.client.asking import Line
-from runner.clock import Clock
-from runner.errors import ErrorKind, InternalError
-from runner.exchange import Accepted, Action, Page, Phase, Refusal, Reply, Report, ResultFile
+from runner.errors import InternalError
+from runner.exchange import Accepted, Action, Phase, Refusal, Reply, ResultFile
 from runner.providers import reading, registry
-from runner.providers.compose import Composed, compose
+from runner.providers.compose import compose
 from runner.providers.describe import describe
-from runner.providers.description import Provider, Reference
-from runner.settings import Credentials, Secret
-
-TRANSCRIPTS = Path(__file__).parent / "providers"
-KEY = "sk-sd_canary0123456789"
-Entry = dict[str, Any]
-
-
-def transcript(name: str) -> list[Entry]:
-    path = TRANSCRIPTS / f"{name}.yaml"
-    return yaml.load(path.read_text(encoding="utf-8"), CCoreLoader) if path.exists() else []
-
-
-def entries() -> list[Any]:
-    return [
-        pytest.param(provider, entry, id=f"{provider.name}: {entry['name']}")
-        for provider in registry().values()
-        for entry in transcript(provider.name)
-    ]
+from runner.providers.description import Provider
 
 
 @pytest.mark.parametrize("name", registry())
@@ -109,10 +99,43 @@ def test_a_job_becomes_the_request(provider: Provider, entry: Entry) -> None:
 # --- what holds whatever a provider says
 
 WORDS = st.sampled_from(
-    "data error code message status id video_id task_id output video_url image_urls images credits_used progress videos "
-    "items credits balance url ok prompt created_at".split()
+    [
+        "data",
+        "error",
+        "code",
+        "message",
+        "status",
+        "id",
+        "video_id",
+        "task_id",
+        "output",
+        "video_url",
+        "image_urls",
+        "images",
+        "credits_used",
+        "progress",
+        "videos",
+        "items",
+        "credits",
+        "balance",
+        "url",
+        "ok",
+        "prompt",
+        "created_at",
+    ]
 )
-SAID = st.sampled_from("completed failed processing vid_1 vid_2 insufficient_credits internal_error https://x.example/v".split())
+SAID = st.sampled_from(
+    [
+        "completed",
+        "failed",
+        "processing",
+        "vid_1",
+        "vid_2",
+        "insufficient_credits",
+        "internal_error",
+        "https://x.example/v",
+    ]
+)
 ANY_JSON = st.recursive(
     SAID
     | st.none()
@@ -188,8 +211,22 @@ async def test_a_keyed_provider_is_never_asked_without_a_key() -> None:
 
 @pytest.mark.parametrize(
     ("value", "found"),
-    [("a-B_9.:", "a-B_9.:"), (9034, "9034"), ("x" * 128, "x" * 128), ("x" * 129, None), ("", None), (".", None)]
-    + [("..", None), ("a/b", None), ("a b", None), ("ä", None), (True, None), (None, None), ("a\n", None), (1.5, None)],
+    [
+        ("a-B_9.:", "a-B_9.:"),
+        (9034, "9034"),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, None),
+        ("", None),
+        (".", None),
+        ("..", None),
+        ("a/b", None),
+        ("a b", None),
+        ("ä", None),
+        (True, None),
+        (None, None),
+        ("a\n", None),
+        (1.5, None),
+    ],
 )
 def test_task_ids(value: Any, found: str | None) -> None:
     assert reading.task_id(value) == found
@@ -197,8 +234,21 @@ def test_task_ids(value: Any, found: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("value", "found"),
-    [(30, "30"), (Decimal("29.70"), "29.70"), ("12.5", "12.5"), (0, "0"), (True, None), (None, None), (-1, None)]
-    + [("NaN", None), ("Infinity", None), ("lots", None), (Decimal("1e30"), None), ([1], None), ({"a": 1}, None)],
+    [
+        (30, "30"),
+        (Decimal("29.70"), "29.70"),
+        ("12.5", "12.5"),
+        (0, "0"),
+        (True, None),
+        (None, None),
+        (-1, None),
+        ("NaN", None),
+        ("Infinity", None),
+        ("lots", None),
+        (Decimal("1e30"), None),
+        ([1], None),
+        ({"a": 1}, None),
+    ],
 )
 def test_amounts(value: Any, found: str | None) -> None:
     assert reading.amount(value) == (None if found is None else Decimal(found))
@@ -231,7 +281,7 @@ def test_a_provider_cannot_write_to_the_terminal() -> None:
 
 # --- providers are found, not listed
 
-SIXTH = '''
+SIXTH = """
 from runner.exchange import Accepted
 from runner.providers.description import Field, Model, Provider
 
@@ -243,7 +293,7 @@ async def poll(ask, known_id):
 
 MODEL = Model("one", "image", "/api/v1/one", {"prompt": Field("text", required=True)}, extension="png")
 PROVIDER = Provider("sixth-one", "https://sixth.example", (MODEL,), submit, poll, guarantee="at most once")
-'''
+"""
 
 
 @pytest.fixture
@@ -311,246 +361,6 @@ def test_a_description_tells_limits_prices_and_modes() -> None:
     assert seedance["fields"]["duration"]["native"] == "duration"
     assert (seedance["fields"]["duration"]["low"], seedance["fields"]["duration"]["high"]) == (4, 15)
     assert seedance["modes"][2]["references"]["videos"]["most"] == 12
-
-
-# --- the replay
-
-
-@dataclass
-class Recorded:
-    """An `Ask` that knows one request and its answer."""
-
-    entry: Entry
-    asked: bool = False
-
-    async def __call__(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        json: Any = None,
-        content: bytes | None = None,
-        upload: Any = None,
-    ) -> Reply:
-        self.asked = True
-        request = self.entry["request"]
-        assert (method, path, query or {}) == (request["method"], request["path"], request.get("query", {}))
-        assert (headers or {}) == request.get("headers", {})
-        assert json is None
-        assert (content is None) == ("body" not in request)
-        if content is not None:
-            assert as_json(content.decode()) == as_json(request["body"])
-        if upload is not None:
-            sent = {name: getattr(upload, name) for name in ("field", "filename", "media_type")}
-            assert {**sent, "content": upload.content.decode()} == request["form"]
-        return reply_of(self.entry)
-
-
-@dataclass
-class Once:
-    """An `Ask` with one answer to whatever is asked."""
-
-    reply: Reply
-    count: int = 0
-
-    async def __call__(self, *_: Any, **__: Any) -> Reply:
-        self.count += 1
-        return self.reply
-
-
-@dataclass
-class Received:
-    method: str = ""
-    path: str = ""
-    query: dict[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    form: dict[str, str] = field(default_factory=dict)
-
-
-@asynccontextmanager
-async def served(entry: Entry) -> Any:
-    """A real server on loopback that gives the recorded answer, and the program's own line to it."""
-    received = Received()
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        received.method, target = request.method, urlsplit(request.raw_path)
-        received.path, received.query, received.headers = target.path, dict(parse_qsl(target.query)), request.headers
-        if request.content_type == "multipart/form-data":
-            part = (await request.post())[entry["request"]["form"]["field"]]
-            assert isinstance(part, web.FileField)
-            content = part.file.read().decode()
-            received.form = {"field": part.name, "filename": part.filename, "media_type": part.content_type}
-            received.form["content"] = content
-        else:
-            received.body = await request.read()
-        reply = entry["reply"]
-        return web.Response(status=reply["status"], headers=reply.get("headers", {}), body=reply["body"].encode())
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner_ = web.AppRunner(app)
-    await runner_.setup()
-    try:
-        site = web.TCPSite(runner_, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner_.addresses[0][:2]
-        credentials = Credentials("a", "p", Secret(KEY), f"http://{host}:{port}", loopback=True)
-        async with Line(credentials, Clock()) as line:
-            yield line, received
-    finally:
-        await runner_.cleanup()
-
-
-async def passed() -> None:
-    """The brink of a submission that nobody records."""
-
-
-def as_call(entry: Entry) -> dict[str, Any]:
-    call = entry["call"]
-    return {call: None} if isinstance(call, str) else call
-
-
-async def perform(provider: Provider, entry: Entry, ask: Any) -> Any:
-    ((verb, said),) = as_call(entry).items()
-    if verb == "submit":
-        request = entry["request"]
-        content = composed_job(provider, entry["job"]).content if "job" in entry else request["body"].encode()
-        return await provider.submit(ask, request["path"], content, said)
-    if verb == "poll":
-        return await provider.poll(ask, said)
-    if verb == "upload":
-        assert provider.hosting is not None
-        return await provider.hosting.upload(ask, said["filename"], said["content"].encode(), said["media_type"])
-    if verb == "history":
-        assert provider.history is not None
-        return await provider.history(ask, said)
-    assert provider.balance is not None
-    return await provider.balance(ask)
-
-
-EXAMPLE_ARGUMENTS = {
-    "history": 1,
-    "balance": None,
-    "upload": {"filename": "a.png", "content": "x", "media_type": "image/png"},
-}
-
-
-def composed_job(provider: Provider, job: Entry) -> Composed:
-    references = [Reference(role, url) for role, urls in job.get("references", {}).items() for url in urls]
-    return compose(provider, job["model"], job["fields"], references, job.get("params", {}))
-
-
-def documented_codes(name: str) -> set[str]:
-    """The codes of refusals that the transcript shows to be clear, whatever status they come with."""
-    refusals = [entry["means"].get("refused", {}) for entry in transcript(name)]
-    return {said["code"] for said in refusals if said.get("action") not in (None, "ambiguous")}
-
-
-def as_json(text: str) -> Any:
-    return json.loads(text, parse_float=Decimal)
-
-
-def reply_of(entry: Entry) -> Reply:
-    told = entry["reply"]
-    headers = {name.lower(): value for name, value in told.get("headers", {}).items()}
-    date = parsedate_to_datetime(headers["date"]) if "date" in headers else None
-    try:
-        return Reply(told["status"], headers, as_json(told["body"]), None, date)
-    except ValueError:
-        return Reply(told["status"], headers, None, "not JSON", date)
-
-
-def seen(outcome: Any) -> Any:
-    """An outcome as a transcript tells it."""
-    if isinstance(outcome, Accepted):
-        assert outcome.charged is None
-        return {"accepted": outcome.task_id}
-    if isinstance(outcome, Refusal):
-        return {"refused": told_refusal(outcome)}
-    if isinstance(outcome, Report):
-        return {"report": told_report(outcome)}
-    if isinstance(outcome, Page):
-        return {"page": {"more": outcome.more, "items": [told_item(item) for item in outcome.items]}}
-    return {"credits": str(outcome)} if isinstance(outcome, Decimal) else {"url": outcome}
-
-
-def told_refusal(refusal: Refusal) -> dict[str, Any]:
-    assert isinstance(refusal.kind, ErrorKind)
-    assert refusal.message
-    return {
-        "action": refusal.action.value,
-        "kind": refusal.kind.value,
-        "code": refusal.code,
-        "wait": refusal.wait,
-        "message": refusal.message,
-    }
-
-
-def told_report(report: Report) -> dict[str, Any]:
-    return {
-        "phase": report.phase.value,
-        "status": report.status,
-        "recognised": report.recognised,
-        "progress": report.progress,
-        "files": {file.index: file.url for file in report.files if not file.thumbnail},
-        "thumbnails": [file.url for file in report.files if file.thumbnail],
-        "missing": list(report.missing),
-        "used": None if report.used is None else str(report.used),
-        "error": None if report.error is None else told_refusal(report.error),
-    }
-
-
-def told_item(item: Any) -> dict[str, Any]:
-    assert item.facts
-    return {
-        "task_id": item.task_id,
-        "prompt": item.prompt,
-        "created_at": None if item.created_at is None else item.created_at.isoformat(),
-        "phase": item.report.phase.value,
-        "used": None if item.report.used is None else str(item.report.used),
-    }
-
-
-class Anything:
-    """Equal to every text: where a transcript does not say how a message goes."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, str)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-def expected(entry: Entry) -> Any:
-    """What a transcript says, with what it leaves out filled in."""
-    means = entry["means"]
-    if "refused" in means:
-        return {"refused": full_refusal(means["refused"])}
-    if "report" in means:
-        plain = {"recognised": True, "progress": None, "thumbnails": [], "missing": [], "used": None, **means["report"]}
-        files = plain.get("files", {})
-        plain["files"] = dict(enumerate(files)) if isinstance(files, list) else files
-        plain["error"] = full_refusal(plain["error"]) if "error" in plain else None
-        return {"report": plain}
-    if "page" in means:
-        items = [{"used": None, **item} for item in means["page"]["items"]]
-        return {"page": {**means["page"], "items": items}}
-    return means
-
-
-def full_refusal(said: Mapping[str, Any]) -> dict[str, Any]:
-    return {"wait": None, "message": Anything(), **said}
-
-
-def same_but_for_the_clock(outcome: Any, wanted: Any, entry: Entry) -> bool:
-    """A real server dates its answers, so a wait it measures against that date may be told where a record had none."""
-    headers = {name.lower() for name in entry["reply"].get("headers", {})}
-    if "refused" in wanted and "x-ratelimit-reset" in headers and "date" not in headers:
-        outcome["refused"]["wait"] = None
-    return bool(outcome == wanted)
 
 
 def test_files_keep_their_place_when_one_is_missing() -> None:

@@ -60,7 +60,9 @@ class Line:
         self.signals = Signals()
         self.skew = 0.0  # seconds by which the provider's clock is ahead of ours
         self._client = httpx.AsyncClient(
-            transport=sockets.fast_transport(allow_private=credentials.loopback), trust_env=False, follow_redirects=False
+            transport=sockets.fast_transport(allow_private=credentials.loopback),
+            trust_env=False,
+            follow_redirects=False,
         )
 
     async def __aenter__(self) -> Self:
@@ -161,7 +163,9 @@ class Line:
 
     def _timeouts(self) -> dict[str, Any]:
         """No limits inside a request but the connect: a total deadline stands around it, because httpx's are per read."""
-        return {"timeout": {"connect": self._clock.deadline(CONNECT_SECONDS), "read": None, "write": None, "pool": None}}
+        return {
+            "timeout": {"connect": self._clock.deadline(CONNECT_SECONDS), "read": None, "write": None, "pool": None}
+        }
 
     async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request) -> Reply:
         response = await client.send(request, stream=True)

@@ -38,6 +38,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 KEEP_ALIVE = 10.0  # seconds; short, because a connection the server is just closing costs a request
 READ_BUFFER = 1 << 18  # bytes; large pieces, because each piece costs time of the loop
 HEADER_LIMIT = 16_384  # bytes; signed addresses in `Location` are long
+HEADERS = 128  # more of them are no answer (reliability.md F36)
 
 
 class Blocked(httpx.ConnectError):
@@ -279,6 +280,7 @@ class _Fast(httpx.AsyncBaseTransport):
             read_bufsize=READ_BUFFER,
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
+            max_headers=HEADERS,
             middlewares=(_only_once,),
         )
 
@@ -325,19 +327,26 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, answer: aiohttp.ClientResponse, host: str) -> None:
         self._answer = answer
         self._host = host
+        self._failure: Exception | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        failure: Exception
+        piece = b"" if self._failure else await self._read()
+        if piece:
+            return piece
+        raise self._failure or StopAsyncIteration
+
+    async def _read(self) -> bytes:
+        content = self._answer.content
         try:
-            if piece := await self._answer.content.readany():
-                return piece
-            raise StopAsyncIteration
+            return await content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            failure = _translated(error, self._host)
-        raise failure
+            self._failure = _translated(error, self._host)
+        # aiohttp would drop what arrived before the connection broke; a download goes on behind it.
+        content.set_exception(None)  # type: ignore[arg-type]
+        return content.read_nowait()
 
     async def aclose(self) -> None:
         self._answer.close()  # A connection whose answer was read to its end is back in the pool already.
@@ -397,9 +406,14 @@ class _Fresh(httpx.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         failure: Exception
         try:
-            return await super().handle_async_request(request)
+            response = await super().handle_async_request(request)
         except httpx.ConnectError as error:
             failure = _bad_certificate(error, request.url.host) or error
+        else:
+            if len(response.headers.raw) <= HEADERS:
+                return response
+            await response.aclose()
+            failure = httpx.RemoteProtocolError(f"{request.url.host}: too many headers")
         raise failure
 
 

@@ -36,18 +36,21 @@ async def fetch_output(fetcher: Fetcher, clock: Clock, want: Wanted) -> Outcome:
     from the byte where it stopped where the server has a strong validator. Raises nothing but cancellation.
     """
     part, hand = Part(want), _Hand()
+    outcome: Outcome
     try:
-        return await hand.do(part.open) or await _receive(fetcher, clock, want, part, hand)
+        outcome = await hand.do(part.open) or await _receive(fetcher, clock, want, part, hand)
     except UnsafeUrl as error:
-        return Refused(Refusal.UNSAFE_URL, str(error))
+        outcome = Refused(Refusal.UNSAFE_URL, str(error))
     except Interrupted as error:
-        return Later(str(error))
+        outcome = Later(str(error))
     except InTheWay as error:
-        return Refused(Refusal.UNSAFE_PATH, f"{error.strerror}: {error.filename}")
+        outcome = Refused(Refusal.UNSAFE_PATH, f"{error.strerror}: {error.filename}")
     except OSError as error:
-        return DiskTrouble(error.errno or 0, error.strerror or type(error).__name__)
+        outcome = DiskTrouble(error.errno or 0, error.strerror or type(error).__name__)
     finally:
-        hand.leave(part.close)
+        closed = hand.leave(part.close)
+    await closed
+    return outcome
 
 
 async def _receive(fetcher: Fetcher, clock: Clock, want: Wanted, part: Part, hand: _Hand) -> Outcome:
@@ -155,7 +158,8 @@ class _Hand:
     async def do(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.start(step, *args, **kwargs)
 
-    def leave(self, last: Callable[[], None]) -> None:
-        """Nothing after this; whatever is being done now is finished first. Waits for nothing."""
-        self._thread.submit(last)
+    def leave(self, last: Callable[[], None]) -> asyncio.Future[None]:
+        """Nothing after this; whatever is being done now is finished first. Nobody has to wait for it."""
+        doing = self.start(last)
         self._thread.shutdown(wait=False)
+        return doing

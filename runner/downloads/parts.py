@@ -56,14 +56,15 @@ class Part:
             return found
         self._descriptor = self._folder.open(self._name, os.O_RDWR | os.O_CREAT)
         if not lock(self._descriptor) or not self._still_named():
-            return Later("another process is fetching this output")
+            self._release()  # It is not ours: not even to clear away.
+            return Later("somebody else is fetching this output")
         self.known = self._read_note()
         self.size = os.fstat(self._descriptor).st_size
         if os.fstat(self._descriptor).st_nlink > 1:
             self._leave_linked()
         if not self.complete and not self._resumable:
             self.forget()
-        reached("part_opened")
+        reached("part-opened")
         return None
 
     def _still_named(self) -> bool:
@@ -147,7 +148,7 @@ class Part:
             view = memoryview(piece)
             while view:
                 view = view[self._wrote(view, self._sums) :]
-        reached("first_chunk")
+        reached("first-chunk")
 
     def _wrote(self, view: memoryview, sums: Sums) -> int:
         count = os.write(self._descriptor, view)
@@ -164,16 +165,16 @@ class Part:
         if kind is None:
             self.discard()
             return FreshUrl(why)
-        reached("before_fsync")
+        reached("before-fsync")
         flush(self._descriptor)
-        reached("after_fsync")
+        reached("after-fsync")
         name, adopted = self._publish(kind.extension, sums.sha256)
         if not name:
             return Refused(Refusal.TAKEN, f"{NAMES} other files stand in its place: {self._want.path}")
-        reached("after_link")
+        reached("after-link")
         found = Published(self._at.path / name, self.size, sums.sha256, kind.media_type, kind.extension, adopted)
         self._write_sidecar(found)
-        reached("after_sidecar")
+        reached("after-sidecar")
         self.discard()
         return found
 
@@ -275,14 +276,15 @@ class Part:
         """Throws away what is here; the only thing left to do then is `close`."""
         self._release()
         self._at.remove(self._name)
-        reached("after_unlink")
+        reached("after-unlink")
         self._at.remove_written(self._note)
         self._at.sync()
 
     def close(self) -> None:
         """Lets go of everything; what is here stays. Safe at any time."""
         if self._descriptor >= 0 and not self.size:
-            self.discard()
+            with suppress(OSError):  # An empty part that cannot be cleared away harms nobody.
+                self.discard()
         self._release()
         if self._folder is not None:
             self._folder.close()

@@ -25,7 +25,16 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
-PRECEDENCE = (Exit.INTERNAL, Exit.LOCAL, Exit.OWNED, Exit.USAGE, Exit.PERSON_NEEDED, Exit.PAUSED, Exit.LIMIT, Exit.SOME_FAILED)
+PRECEDENCE = (
+    Exit.INTERNAL,
+    Exit.LOCAL,
+    Exit.OWNED,
+    Exit.USAGE,
+    Exit.PERSON_NEEDED,
+    Exit.PAUSED,
+    Exit.LIMIT,
+    Exit.SOME_FAILED,
+)
 
 
 @dataclass(frozen=True, slots=True)

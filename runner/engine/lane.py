@@ -24,7 +24,8 @@ from runner.store.work import Work, load, peek
 log = structlog.get_logger("runner")
 REQUESTS = 64  # polls and submissions of one lane at a time
 DOWNLOADS = 8
-LONGEST_SLEEP = 15.0  # seconds: other processes may change the queue without our noticing
+LONGEST_SLEEP = 5.0  # wall seconds: other processes may change the queue without our noticing
+SHARED_SLEEP = 1.0  # … and where other workers share the account, they may free what we wait for
 
 
 @dataclass(slots=True)
@@ -46,14 +47,19 @@ class Lane:
     async def run(self) -> None:
         """Works until it is told to stop; raises what its tasks could not deal with."""
         await looking.hold_foreign(self.desk)
-        while not self.stopping:
+        while not self._told_to_stop():
             self.news.clear()
             taken = await self._claim()
+            if self._told_to_stop():
+                return  # what was claimed is given back: nothing of it has been sent
             await self._start(taken)
             if self.trouble:
                 raise self.trouble[0]
             if not taken:
                 await self._sleep(taken.wake_at)
+
+    def _told_to_stop(self) -> bool:
+        return self.stopping
 
     @property
     def busy(self) -> bool:
@@ -186,9 +192,10 @@ class Lane:
     async def _sleep(self, wake_at: datetime | None) -> None:
         """Until something happened here, or falls due, or it is time to look what others have changed."""
         clock = self.desk.clock
-        wait = clock.real((wake_at - clock.now()).total_seconds()) if wake_at is not None else LONGEST_SLEEP
+        longest = LONGEST_SLEEP if self.desk.store.sqlite else SHARED_SLEEP
+        wait = clock.real((wake_at - clock.now()).total_seconds()) if wake_at is not None else longest
         try:
-            async with asyncio.timeout(min(max(wait, 0.01), LONGEST_SLEEP)):
+            async with asyncio.timeout(min(max(wait, 0.01), longest)):
                 await self.news.wait()
         except TimeoutError:
             return

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from runner.errors import InputError
 from runner.expand.keys import Pinned
+from runner.problems import quoted
 from runner.providers.description import Fault, Provider, Reference
+from runner.providers.values import check_url
 from runner.references import LocalFile, check_local, inspect, locate, placeholder
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters at least: `C:` is a drive
 REMEMBERED = 10_000  # files and faults; beyond that the oldest go
+
+
+def stand_in(role: str) -> Pinned:
+    """For a reference that is refused, so that the rest of its request can still be checked."""
+    return Pinned(Reference(role, "https://unhosted.invalid/refused"))
 
 
 class Inputs:
@@ -21,31 +28,33 @@ class Inputs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.files: dict[Path, LocalFile] = {}
-        self._known: dict[tuple[str, str], LocalFile | Fault] = {}
+        self._known: dict[str, LocalFile | Fault] = {}
 
-    def pin(self, role: str, written: str, review: bool, provider: Provider) -> Pinned | Fault:
-        """The reference with its content, or what is wrong with it as a file. URLs are checked with the request."""
+    def pin(self, place: str, written: str, review: bool, provider: Provider) -> Pinned | Fault:
+        """The reference with its content, or what is wrong with it.
+
+        `place` is its role, and which of that role's entries it is where there may be several ("images.0").
+        """
+        role = place.partition(".")[0]
         if is_url(written):
-            if "://" not in written:
-                message = f"{written.split(':')[0]}: is not read here"
-                return Fault("B63", f"references.{role}", message, "write a plain path (./ before a name with a colon)")
-            return Pinned(Reference(role, written, None, review))
-        found = self._file(written, role)
-        fault = found if isinstance(found, Fault) else None
-        if isinstance(found, LocalFile):
-            reference = Reference(role, placeholder(found.sha256, found.media_type), written, review)
-            fault = check_local(found, reference, provider)
-            if fault is None:
-                self.files[found.path] = found
-                return Pinned(reference, found.sha256)
-        return fault or Fault("B52", f"references.{role}", "this file cannot be read")
+            fault = _check_url(role, written, provider)
+            return Pinned(Reference(role, written, None, review)) if fault is None else _at(place, fault)
+        found = self._file(written)
+        if isinstance(found, Fault):
+            return _at(place, found)
+        reference = Reference(role, placeholder(found.sha256, found.media_type), written, review)
+        fault = check_local(found, reference, provider)
+        if fault is not None:
+            return _at(place, fault)
+        self.files[found.path] = found
+        return Pinned(reference, found.sha256)
 
-    def _file(self, written: str, role: str) -> LocalFile | Fault:
-        known = self._known.get((written, role))
+    def _file(self, written: str) -> LocalFile | Fault:
+        known = self._known.get(written)
         if known is None:
             if len(self._known) >= REMEMBERED:
                 del self._known[next(iter(self._known))]
-            known = self._known[written, role] = _look(written, role, self._folder)
+            known = self._known[written] = _look(written, self._folder)
         return known
 
 
@@ -54,15 +63,23 @@ def is_url(written: str) -> bool:
     return _SCHEME.match(written) is not None
 
 
-def _look(written: str, role: str, folder: Path) -> LocalFile | Fault:
-    field = f"references.{role}"
+def _at(place: str, fault: Fault) -> Fault:
+    return replace(fault, field=f"references.{place}")
+
+
+def _check_url(role: str, written: str, provider: Provider) -> Fault | None:
+    if "://" in written:
+        return check_url(written, f"references.{role}", provider.url_schemes)
+    message = f"{written.split(':')[0]}: is not read here"
+    return Fault("B63", role, message, "write a plain path (with ./ before a name that holds a colon)")
+
+
+def _look(written: str, folder: Path) -> LocalFile | Fault:
     if not written.strip():
-        return Fault("B52", field, f"{field} is empty", "write a path or a URL, or leave it out")
-    if "\0" in written:
-        return Fault("B26", field, "a path holds no NUL", "remove it")
+        return Fault("B52", "", "this reference is empty", "write a path or a URL, or leave it out")
     try:
         return inspect(locate(written, folder))
     except InputError as error:
-        return Fault(error.problems[0].code, field, error.message, error.hint)
-
-
+        name = quoted(written)
+        message = error.message if name in error.message else f"{name}: {error.message}"
+        return Fault(error.problems[0].code, "", message, error.hint)

@@ -73,7 +73,9 @@ def references_text(pinned: Sequence[Pinned]) -> str:
 def _reference(pinned: Pinned) -> dict[str, Any]:
     given = pinned.reference
     known = {"role": given.role, "url": given.url, "path": given.path, "sha256": pinned.sha256}
-    return {name: value for name, value in known.items() if value is not None} | ({"review": True} if given.review else {})
+    return {name: value for name, value in known.items() if value is not None} | (
+        {"review": True} if given.review else {}
+    )
 
 
 def spec_text(fields: str, references: str, params: str) -> str:
@@ -82,7 +84,7 @@ def spec_text(fields: str, references: str, params: str) -> str:
 
 
 def parse_spec(text: str) -> tuple[dict[str, Any], tuple[Pinned, ...], dict[str, Any]]:
-    """(fields, references, params) of a spec, for `providers.compose` to be run on again: numbers are int or Decimal."""
+    """(fields, references, params) of a spec, for `compose` to be run on again; its numbers are int or Decimal."""
     spec = json.loads(text, parse_float=Decimal)
     return spec["fields"], tuple(_pinned(spec["references"])), spec["params"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import os
@@ -12,11 +13,15 @@ from typing import IO, Any
 
 from runner.problems import CONTROL, looks_secret
 
+CHUNK = 1 << 16  # bytes
 LONGEST = 1_000_000  # characters of a line
 
 
 class Broken(Exception):
-    """A table cannot be read, or not further. `line` and `column` count from 1; `text` is the line, None: not to be shown."""
+    """A table cannot be read, or not further.
+
+    `line` and `column` count from 1; `text` is the line if it may be shown.
+    """
 
     def __init__(
         self, code: str, message: str, hint: str = "", line: int = 1, column: int = 1, text: str | None = None
@@ -33,8 +38,9 @@ class Lines:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._bytes = _Hashed(_opened(path))
-        self._text = io.TextIOWrapper(io.BufferedReader(self._bytes, 1 << 16), encoding="utf-8-sig", newline="")
+        self._text = io.TextIOWrapper(io.BufferedReader(self._bytes, CHUNK), encoding="utf-8-sig", newline="")
         self.number = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -60,7 +66,7 @@ class Lines:
             line = self._text.readline(LONGEST + 1)
         except UnicodeDecodeError as error:
             wrong = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
-            raise Broken("B26", wrong, "save the table as UTF-8", self.number + 1) from None
+            raise Broken("B26", wrong, "save the table as UTF-8", *_where_undecodable(self._path)) from None
         except OSError as error:
             raise Broken("B03", f"cannot be read: {error.strerror}", line=self.number + 1) from None
         if len(line) > LONGEST:
@@ -93,6 +99,25 @@ class _Hashed(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+def _where_undecodable(path: Path) -> tuple[int, int]:
+    """Line and column of the first byte that is not UTF-8: text is decoded far ahead of the line that is read."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    at = (1, 1)
+    with _opened(path) as file:
+        while chunk := file.read(CHUNK):
+            try:
+                at = _moved(at, decoder.decode(chunk))
+            except UnicodeDecodeError as error:
+                return _moved(at, error.object[: error.start].decode("utf-8-sig", "replace"))
+    return at
+
+
+def _moved(at: tuple[int, int], text: str) -> tuple[int, int]:
+    """The line and column after a text that began at `at`."""
+    breaks = text.count("\n")
+    return at[0] + breaks, len(text) - text.rfind("\n") if breaks else at[1] + len(text)
 
 
 def _opened(path: Path) -> IO[bytes]:

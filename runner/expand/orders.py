@@ -16,12 +16,12 @@ from runner.manifest.places import Source, Spot
 class Order:
     """One job: one take of one cell of the expanded manifest.
 
-    `key` (64 hexadecimal digits) says what is asked for, `job` is its name in the manifest, `take` counts from 1.
-    `provider` is the dialect, `account` the entry's name, `model` the provider's own spelling. `fields` are the common
-    fields, normalised, with the defaults that hold; `dropped` names those that do not. `variables` are the columns of its
-    row and its axes, as text. `output` is a path below the manifest's folder with the expected extension. `estimated` is
-    in credits, None where no document gives a price; `shape` tells what a learned price would hold for. `spec` is the
-    canonical JSON of (fields, references, params); `keys.parse_spec` reads it.
+    `key` (64 hexadecimal digits) says what is asked for; `job` is its name in the manifest; `take` counts from 1.
+    `provider` is the dialect, `account` the entry's name, `model` the provider's own spelling. `fields` are the
+    common fields, normalised, with the defaults that hold; `dropped` names those that do not. `variables` are its
+    row's columns and its axes, as text. `output` is a path below the manifest's folder with the expected extension.
+    `estimated` is in credits, None where no document gives a price; `shape` tells what a learned price would hold
+    for. `spec` is canonical JSON of (fields, references, params), which `parse_spec` reads.
     """
 
     key: str

@@ -43,12 +43,16 @@ class Namer:
         return frozenset(name for part in self.parts if isinstance(part, Template) for name in part.names)
 
     def path(self, values: Mapping[str, str]) -> str:
-        """The path below the manifest's folder, with `/` between its components, ending in `.ext`."""
+        """The path below the manifest's folder, with `/` between its components, ending in `.ext`.
+
+        `values` holds the variables as text; its `key` is whole, and shows its first characters only.
+        """
+        values = {**values, "key": values["key"][:KEY_SHOWN]}
         filled = [part if isinstance(part, str) else part.fill(values) for part in self.parts]
         *folders, name = filled
         extension = f".{values['ext']}"
         bare = name.removesuffix(extension)
-        unique = values["key"][:KEY_SHOWN]
+        unique = values["key"]
         return "/".join([*(clean(folder, unique) for folder in folders), clean(bare, unique, extension)])
 
 
@@ -71,8 +75,10 @@ def _component(around: list[str], names: list[str]) -> str | Template:
 
 
 def clean(part: str, unique: str, ending: str = "") -> str:
-    """One component, safe everywhere: NFC, no control or direction marks, no device, no dot or space at its ends, at most
-    LONGEST_PART bytes with `ending`; what had to be cut ends in `unique`, so that it stays itself."""
+    """One component, safe everywhere: NFC, no control or direction marks, no device, no dot or space at its ends.
+
+    It has at most LONGEST_PART bytes with `ending`; what had to be cut ends in `unique`, so that it stays itself.
+    """
     limit = LONGEST_PART - 1 - len(ending.encode())
     if not (len(part) <= limit and _SAFE.fullmatch(part)):
         part = UNPRINTABLE.sub("", unicodedata.normalize("NFC", part))
@@ -90,7 +96,9 @@ def _short(part: str, limit: int, unique: str) -> str:
 
 def folded(path: str) -> str:
     """What two paths have in common that some file system takes for one: no letter case, composed accents."""
-    return path.lower() if path.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    return (
+        path.lower() if path.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    )
 
 
 def slug(prompt: str) -> str:

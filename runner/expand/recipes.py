@@ -13,7 +13,7 @@ from typing import Any
 
 from runner.expand.accounts import Accounts
 from runner.expand.blame import Blame
-from runner.expand.inputs import Inputs
+from runner.expand.inputs import Inputs, stand_in
 from runner.expand.keys import Asked, Pinned, contents_text, params_text, references_text, spec_text
 from runner.expand.matrix import Combination, Matrix
 from runner.expand.orders import Order
@@ -30,11 +30,11 @@ WHO = ("provider", "model")
 
 
 class Faulty(Exception):
-    """A cell that cannot be asked for, and why; `pinned` are its references, where it got as far."""
+    """A cell that cannot be asked for, and why."""
 
-    def __init__(self, *faults: Fault, pinned: tuple[Pinned, ...] = ()) -> None:
+    def __init__(self, *faults: Fault) -> None:
         super().__init__()
-        self.faults, self.pinned = faults, pinned
+        self.faults = faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,16 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _References:
-    """The references of a cell, and the two texts they come to: what they contain, and how they are given."""
+    """The references of a cell, their faults, and the two texts they come to: what they contain, how they are given."""
 
     pinned: tuple[Pinned, ...]
     contents: str
     text: str
+    faults: tuple[Fault, ...]
 
     @classmethod
-    def of(cls, pinned: tuple[Pinned, ...]) -> _References:
-        return cls(pinned, contents_text(pinned), references_text(pinned))
+    def of(cls, pinned: tuple[Pinned, ...], faults: tuple[Fault, ...]) -> _References:
+        return cls(pinned, contents_text(pinned), references_text(pinned), faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,15 @@ class Recipe:
         job, defaults = self.job, self._manifest.defaults
         self._who = {name: job.fields.get(name, defaults.get(name)) for name in WHO}
         self._fields = _Part.of({name: value for name, value in job.fields.items() if name not in WHO})
-        self._defaults = _Part.of({name: value for name, value in defaults.items() if name not in WHO})
+        said = {*WHO, *job.fields, *job.matrix}
+        self._defaults = _Part.of({name: value for name, value in defaults.items() if name not in said})
         self._params = _Part.of(job.params)
         self._params_text = "" if self._params.varies else params_text(job.params)
-        self._written = [(role, e.source, e.review) for role, entries in job.references.items() for e in entries]
+        self._written = [
+            (f"{role}.{place}", entry.source, entry.review)
+            for role, entries in job.references.items()
+            for place, entry in enumerate(entries)
+        ]
         brought = {*job.matrix, *(name for entry in job.include for name in entry)}
         self._fields_brought = [name for name in FIELD_NAMES if name in brought and name not in WHO]
         self._roles_brought = [role for role in ROLES if role in brought]
@@ -110,32 +116,31 @@ class Recipe:
 
     def templates(self) -> Iterator[Template]:
         """All templates that a request is made of."""
-        yield from templates_in([self._who, self._fields.value, self._defaults.value, self._params.value, self._written])
+        yield from templates_in(
+            [self._who, self._fields.value, self._defaults.value, self._params.value, self._written]
+        )
 
     def orders(self, row: Row, combination: Combination) -> Iterator[Order]:
         """The takes of one cell."""
-        variables = {**row.values, **combination}
-        cell: _Cell | None = None
-        for take in range(1, self.job.takes + 1):
-            if take == 1 or self._differs_by_take:
-                cell = self._cell({**self._base, "take": str(take), **variables}, row, combination)
-            if cell is None:
-                return
-            yield self._order(cell, take, variables, row)
-
-    def _cell(self, scope: dict[str, str], row: Row, combination: Combination) -> _Cell | None:
         try:
-            return self._asked(scope, combination)
+            yield from self._takes(row, combination)
         except KeyError as missing:
-            self._blame.missing(str(missing.args[0]), row)
+            self._blame.missing(str(missing.args[0]), row, combination)
         except TooLong:
             self._blame.too_long(row)
         except Faulty as faulty:
             for fault in faulty.faults:
-                self._blame.fault(fault, row, combination, faulty.pinned)
-        return None
+                self._blame.fault(fault, row, combination)
 
-    def _asked(self, scope: dict[str, str], combination: Combination) -> _Cell:
+    def _takes(self, row: Row, combination: Combination) -> Iterator[Order]:
+        variables = {**row.values, **combination}
+        cell: _Cell | None = None
+        for take in range(1, self.job.takes + 1):
+            if cell is None or self._differs_by_take:
+                cell = self._cell({**self._base, "take": str(take), **variables}, combination)
+            yield self._order(cell, take, variables, row)
+
+    def _cell(self, scope: dict[str, str], combination: Combination) -> _Cell:
         account, provider = self._account(scope, combination)
         model = self._model(scope, combination, provider)
         scope = {"provider": account, "model": model, **scope}
@@ -149,8 +154,8 @@ class Recipe:
             params,
             self._defaults.filled(scope),
         )
-        if composed.faults:
-            raise Faulty(*composed.faults, pinned=references.pinned)
+        if composed.faults or references.faults:
+            raise Faulty(*references.faults, *composed.faults)
         fields = canonical(composed.fields)
         told = self._params_text or params_text(params)
         asked = Asked(provider.name, composed.model, fields, told, references.contents)
@@ -204,11 +209,14 @@ class Recipe:
     def _pin(self, scope: Mapping[str, str], combination: Combination, provider: Provider) -> _References:
         brought = [(role, combination[role], False) for role in self._roles_brought if role in combination]
         written = [(role, _filled(source, scope), review) for role, source, review in self._written]
-        found = [self._inputs.pin(role, source, review, provider) for role, source, review in (*written, *brought)]
-        faults = [fault for fault in found if isinstance(fault, Fault)]
-        if faults:
-            raise Faulty(*faults)
-        return _References.of(tuple(pinned for pinned in found if isinstance(pinned, Pinned)))
+        pinned, faults = [], []
+        for place, source, review in (*written, *brought):
+            outcome = self._inputs.pin(place, source, review, provider)
+            if isinstance(outcome, Fault):
+                faults.append(outcome)
+                outcome = stand_in(place.partition(".")[0])
+            pinned.append(outcome)
+        return _References.of(tuple(pinned), tuple(faults))
 
     def _order(self, cell: _Cell, take: int, variables: Mapping[str, str], row: Row) -> Order:
         asked = cell.asked.copy()

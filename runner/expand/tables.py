@@ -54,7 +54,7 @@ class Row:
 
 
 class Rows:
-    """The rows of one job, to be gone through once. `columns` is None where every row may have its own.
+    """The rows of one job, to be gone through once. `columns` are all there are; None where only reading can tell.
 
     `sha256` is the file's, once its last row was taken; None for rows that are in no file. A row that breaks its table
     ends it, with a note in `found`.
@@ -66,6 +66,11 @@ class Rows:
         self.columns = columns
         self.sha256: str | None = None
         self._rows, self._found, self._file = rows, found, file
+
+    def close(self) -> None:
+        """For rows that are not gone through."""
+        if self._file is not None:
+            self._file.lines.close()
 
     def __iter__(self) -> Iterator[Row]:
         if self._file is None:
@@ -100,7 +105,8 @@ def rows_of(manifest: Manifest, job: JobEntry, found: Findings) -> Rows | None:
     if job.rows is None:
         return Rows((), iter([Row({}, Spot(("jobs", job.name), on_key=True))]), found)
     if isinstance(job.rows, InlineRows):
-        return Rows(None, _inline(job.name, job.rows), found)
+        columns = tuple(dict.fromkeys(column for row in job.rows.rows for column in row))
+        return Rows(columns, _inline(job.name, job.rows), found)
     try:
         path = locate(job.rows.name, manifest.folder)
         lines = Lines(path)
@@ -121,7 +127,7 @@ def _inline(job: str, inline: InlineRows) -> Iterator[Row]:
 
 def _shown(manifest: Manifest, name: str) -> str:
     """The table's path as the person at the terminal would write it."""
-    return os.path.join(os.path.dirname(manifest.source.file), name)  # noqa: PTH118, PTH120
+    return os.path.join(os.path.dirname(manifest.source.file), name)
 
 
 def _similar(path: Path) -> str:
@@ -159,9 +165,11 @@ def _objects(file: _File, found: Findings) -> Iterator[Row]:
         if line.strip():
             values: dict[str, str] = {}
             row = Row(values, Place(file.name, file.lines.number, 1), line, _named_cell)
+            before = found.count
             for column, value in _pairs(line, row, found):
                 _take(values, column, value, row, found)
-            yield row
+            if found.count == before:
+                yield row
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -204,7 +212,9 @@ def _csv(file: _File, found: Findings) -> Rows:
     lines = iter(file.lines)
     header = next((line for line in lines if line.strip()), "")
     if not header:
-        raise Broken("B68", "the table is empty: its first line must name the columns", "for example: shot,scene,motion")
+        raise Broken(
+            "B68", "the table is empty: its first line must name the columns", "for example: shot,scene,motion"
+        )
     delimiter = max(DELIMITERS, key=lambda sign: len(_split(header, sign)))
     columns = tuple(name.strip() for name in _split(header, delimiter))
     _check_header(columns, header, delimiter, file.lines.number)

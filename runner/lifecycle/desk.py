@@ -6,7 +6,6 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TypeVar
 
 from runner.client.asking import Line
@@ -42,8 +41,6 @@ class Desk:
     fingerprint: str
     poll_interval: timedelta
     timeout: timedelta
-    roots: tuple[Path, ...] = ()
-    allow_private: bool = False
     trusted: bool = True
     paused: bool = False
     every: timedelta = timedelta(0)

@@ -31,7 +31,9 @@ async def fetch(desk: Desk, work: Work, claim: Claim) -> None:
     """
     rows = await desk.store.read(outputs_of, work.id)
     outcomes = {row.index: await fetch_output(desk.fetcher, desk.clock, _wanted(work, row)) for row in rows if row.url}
-    published = tuple(_published(row, outcomes[row.index]) for row in rows if isinstance(outcomes.get(row.index), Published))
+    published = tuple(
+        _published(row, outcomes[row.index]) for row in rows if isinstance(outcomes.get(row.index), Published)
+    )
     troubles = [(row, outcomes[row.index]) for row in rows if row.index in outcomes and not row.thumbnail]
     troubles = [(row, outcome) for row, outcome in troubles if not isinstance(outcome, Published)]
     if troubles:

@@ -104,7 +104,9 @@ def _not_found(desk: Desk, work: Work, claim: Claim) -> Change:
     verdict = after_look(looks, attempt.brink_at or now, now)
     if verdict.again_at is None:
         standing = replace(work.standing, state=State.HELD, due_at=now, looks=looks)
-        return _change(Event.NOT_FOUND, work, claim, now, standing, why=f"not in the provider's history after {looks} looks")
+        return _change(
+            Event.NOT_FOUND, work, claim, now, standing, why=f"not in the provider's history after {looks} looks"
+        )
     standing = replace(work.standing, due_at=verdict.again_at, looks=looks)
     return _change(Event.LOOKED, work, claim, now, standing, looks=str(looks))
 

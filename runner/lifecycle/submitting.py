@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import anyio
+
 from runner import references
 from runner.errors import ErrorKind, InputError, NoAnswer, NotSent, Taken
 from runner.exchange import Accepted, Action, Refusal
@@ -97,7 +98,11 @@ async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
     generation = work.standing.generation
     key = idempotency_key(work.batch, work.key, generation) if desk.provider.keyed else None
     price = composed.price
-    estimate = price.high if price else (await desk.store.read(learned, desk.provider.name, [composed.shape])).get(composed.shape)
+    estimate = (
+        price.high
+        if price
+        else (await desk.store.read(learned, desk.provider.name, [composed.shape])).get(composed.shape)
+    )
     return Intent(
         work.id, work.batch_id, generation, composed.path, composed.content.decode(), key, desk.fingerprint,
         composed.shape, price.high if price and price.exact else None, estimate,

@@ -86,5 +86,5 @@ def _similar(path: Path) -> str:
     near = nearest(path.name, names)
     manifests = [name for name in names if name.endswith((".yaml", ".yml"))]
     if near:
-        return f"did you mean {quoted(str(path.parent / near))}?"
+        return f"did you mean {quoted(path.parent / near)}?"
     return f"manifests there: {', '.join(manifests[:5])}" if manifests else "there is no .yaml file in that folder"

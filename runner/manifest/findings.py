@@ -20,6 +20,10 @@ class Findings:
         return bool(self._found)
 
     @property
+    def count(self) -> int:
+        return len(self._found)
+
+    @property
     def full(self) -> bool:
         return len(self._found) >= KEPT
 

@@ -39,7 +39,7 @@ class Template:
     words: tuple[str, ...] = ()
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The text with every variable's value. Raises KeyError for a name that has none, TooLong before it is built."""
+        """The text with every variable's value. Raises KeyError for a name without one, TooLong before it is built."""
         parts = [self.around[0]]
         for name, following in zip(self.names, self.around[1:], strict=True):
             parts.append(values[name])

@@ -89,10 +89,13 @@ def _refuse_as_text(value: Any, path: Path, found: Findings) -> None:
     if not isinstance(value, Bare):
         found.add("B40", f"{name} must be text, not {shown(value)}", "write one text", path)
         return
+    if not value.text:
+        found.add("B20", f"{name} has no value, it must be text", "write it, or leave the key out", path)
+        return
     number = value.kind not in (Kind.BOOLEAN, Kind.NULL)
     meaning = "a number" if number else "nothing" if value.kind is Kind.NULL else "true or false"
-    hint = f'quote it: "{value.text}"' if value.text else "write it, or leave the key out"
-    found.add("B22" if number else "B20", f"{shown(value)} is read as {meaning}, {name} must be text", hint, path)
+    message = f"{shown(value)} is read as {meaning}, {name} must be text"
+    found.add("B22" if number else "B20", message, f'quote it: "{value.text}"', path)
 
 
 def read_name(value: Any, path: Path, found: Findings) -> str | None:
@@ -120,13 +123,13 @@ def read_number(value: Any, path: Path, found: Findings) -> int | Decimal | None
     return None
 
 
-def refuse_number(value: Any, path: Path, found: Findings, wanted: str = "a number") -> None:
+def refuse_number(value: Any, path: Path, found: Findings, wanted: str = "a number", example: int = 5) -> None:
     if isinstance(value, Bare) and value.kind is Kind.EXPONENT:
         found.add("B23", f"{shown(value)} is a number to YAML 1.2 and text to 1.1", f"write {_plain(value.text)}", path)
     elif isinstance(value, Bare) and value.kind is Kind.INFINITE:
         found.add("B24", f"{shown(value)} is not a finite number", "write a number", path)
     else:
-        found.add("B40", f"{path[-1]} must be {wanted}, not {shown(value)}", "for example 5", path)
+        found.add("B40", f"{path[-1]} must be {wanted}, not {shown(value)}", f"for example {example}", path)
 
 
 def _plain(text: str) -> str:
@@ -138,7 +141,7 @@ def read_whole(
     value: Any, path: Path, found: Findings, *, least: int, most: int = 1_000_000_000, code: str = "B40"
 ) -> int | None:
     if not isinstance(value, Bare) or value.kind is not Kind.INTEGER or not isinstance(value.value, int):
-        refuse_number(value, path, found, "a whole number")
+        refuse_number(value, path, found, "a whole number", max(least, 1))
         return None
     if least <= value.value <= most:
         return value.value

@@ -16,7 +16,6 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from runner.manifest.scalars import Bare, Kind, read_scalar
 from runner.problems import nearest, quoted
 from runner.providers.description import Fault, Field, Scalar
 
@@ -127,8 +126,7 @@ def _not_text(written: Any, where: str) -> Fault:
 
 
 def _boolean(written: Any, where: str) -> tuple[Any, Any] | Fault:
-    bare = read_scalar(written.strip()) if isinstance(written, str) else written
-    value = bare.value if isinstance(bare, Bare) else bare
+    value = _scalar(written)[0] if isinstance(written, str) else written
     if isinstance(value, bool):
         return value, value
     return Fault("B40", where, f"{where} must be true or false, not {_shown(written)}", "write true or false")
@@ -155,15 +153,22 @@ def _number(entry: Entry, written: Any, where: str, label: str) -> tuple[Any, An
 
 
 def _from_text(text: str, field: Field, where: str) -> int | Decimal | Fault:
-    bare = read_scalar(text.strip().removesuffix("s") if field.write == "seconds" else text.strip())
-    kind = bare.kind if isinstance(bare, Bare) else None
-    if kind is Kind.INFINITE:
+    value, kind = _scalar(text.strip().removesuffix("s") if field.write == "seconds" else text)
+    if kind == "infinite":
         return Fault("B24", where, f"{where} is not a finite number")
-    if kind is Kind.EXPONENT:
+    if kind == "exponent":
         return Fault("B23", where, f"{where} {_shown(text)} has an exponent", "write the number out")
-    if isinstance(bare, Bare) and bare.value is not None and kind is not Kind.BOOLEAN:
-        return bare.value
-    return _not_a_number(field, text, where)
+    if value is None or isinstance(value, bool):
+        return _not_a_number(field, text, where)
+    return value
+
+
+def _scalar(text: str) -> tuple[int | Decimal | bool | None, str]:
+    """What YAML 1.2 makes of a text: its value, None where that is no number and no boolean, and its kind."""
+    from runner.manifest.scalars import Bare, read_scalar  # here: whoever brings text from tables has it loaded anyway
+
+    bare = read_scalar(text.strip())
+    return (bare.value, bare.kind.value) if isinstance(bare, Bare) else (None, "text")
 
 
 def _not_a_number(field: Field, written: Any, where: str) -> Fault:

@@ -36,7 +36,9 @@ async def run(chosen: Options) -> int:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for end in ends:
             end.cancel()
-        return 1 if sandbox.failed.is_set() else 0
+        if sandbox.failed.is_set():
+            print("sandbox: the state could not be written any more", file=sys.stderr)
+        return int(sandbox.failed.is_set())
 
 
 def options(arguments: Sequence[str] | None = None) -> Options:

@@ -112,7 +112,7 @@ class Api:
             return self._respond(dialect.answer(dialect.refusal("invalid", "The request is too large.", 413)))
         except Invalid as invalid:
             return self._respond(dialect.answer(dialect.refusal("invalid", f"{invalid}")))
-        except (StateUnusable, ConnectionError):
+        except ConnectionError:
             return mishaps.cut(request, "close")
         finally:
             self.desk.journal.done(entry, status=status)
@@ -153,6 +153,8 @@ class Api:
             answer = dialect.answer(refused)
         except Invalid as invalid:
             answer = dialect.answer(dialect.refusal("invalid", f"{invalid}"))
+        except StateUnusable:
+            raise
         except Exception as error:
             log.exception("the sandbox failed at %s %s", incoming.method, incoming.path)
             self.desk.journal.remark(now, "violation", dialect.name, "sandbox_bug", repr(error))

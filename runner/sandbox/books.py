@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +17,8 @@ from .credits import micros
 from .pen import Pen
 from .tasks import Fate, Order, Outcome, Task, render_seconds, task_name
 
-TASK_FIELDS = ", ".join(each.name for each in fields(Task))
+TASK_COLUMNS = tuple(each.name for each in fields(Task) if each.name != "seq")
+TASK_FIELDS = ", ".join(("seq", *TASK_COLUMNS))
 
 
 class InsufficientCredits(Exception):
@@ -133,8 +134,8 @@ class Books:
         )
 
     def _insert(self, task: Task) -> None:
-        values = {**asdict(task), "details": json.dumps(dict(task.details)), "due_at": task.finishes_at}
-        del values["seq"]
+        values = {name: getattr(task, name) for name in TASK_COLUMNS}
+        values.update(details=json.dumps(dict(task.details)), due_at=task.finishes_at)
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         self._pen.write(f"INSERT INTO tasks ({names}) VALUES ({marks})", tuple(values.values()))  # noqa: S608
 
@@ -190,6 +191,18 @@ class Books:
         sql = "SELECT * FROM ledger WHERE ? IS NULL OR provider = ? ORDER BY seq"
         return self._pen.read(sql, (provider, provider))
 
+    def bodies_with_several_keys(self) -> int:
+        """How many equal orders of one account came under more than one idempotency key."""
+        sql = """SELECT count(*) AS n FROM (SELECT 1 FROM tasks WHERE idempotency_key IS NOT NULL
+                 GROUP BY provider, account, endpoint, body HAVING count(DISTINCT idempotency_key) > 1)"""
+        return int(self._pen.read(sql)[0]["n"])
+
+    def bodies_bought_again(self) -> int:
+        """How many tasks are equal in every byte to an earlier one of the same account (takes are, and doubles are)."""
+        sql = """SELECT (SELECT count(*) FROM tasks)
+                 - (SELECT count(*) FROM (SELECT DISTINCT provider, account, endpoint, body FROM tasks)) AS n"""
+        return int(self._pen.read(sql)[0]["n"])
+
     def finish(self, task: Task, outcome: Outcome, now: float) -> None:
         """Ends a task that is still going, now, with `outcome`."""
         refund = 0 if outcome == "completed" else task.price
@@ -207,5 +220,5 @@ class Books:
 
 
 def _task(row: sqlite3.Row) -> Task:
-    values = {each.name: row[each.name] for each in fields(Task)}
-    return Task(**{**values, "details": json.loads(values["details"]), "body": bytes(values["body"])})
+    values = {name: row[name] for name in ("seq", *TASK_COLUMNS)}
+    return Task(**{**values, "details": json.loads(values["details"])})

@@ -109,7 +109,7 @@ class Control:
                 {"provider": provider, "name": fault.name, "until": until}
                 for provider, (until, fault) in self.faults.outages.items()
             ],
-            "fired": self.reports.observed()["faults_fired"],
+            "fired": self.reports.desk.journal.fired(),
             "known": sorted(CATALOGUE),
         }
 

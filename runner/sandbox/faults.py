@@ -241,7 +241,7 @@ class Faults:
                 order.times -= 1
                 self.queue = [each for each in self.queue if each.times > 0]
                 return order.fault
-        chance = self._chance(number, fate)
+        chance = self._chance(number, fate) if self._rates else 1.0
         for rate in self._rates:
             if _is_fate(rate.order.fault, point) is fate and rate.order.matches(provider, point, ranged):
                 if chance < rate.probability:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 APPLICATION_ID = 0x72736278  # "rsbx": this file is a sandbox's
@@ -94,31 +94,31 @@ class Pen:
         """Sees what this turn has written already."""
         return self._db.execute(sql, values).fetchall()
 
-    def write(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        self._begin()
-        return self._db.execute(sql, values)
+    def write(self, sql: str, values: Sequence[Any] = ()) -> None:
+        """Raises StateUnusable where there is no room or no disk: from then on nothing is written or answered."""
+        with self._writing():
+            self._db.execute(sql, values)
 
     def write_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        self._begin()
-        self._db.executemany(sql, rows)
+        with self._writing():
+            self._db.executemany(sql, rows)
 
     @contextmanager
     def unit(self) -> Iterator[None]:
         """All of it or nothing: what an exception leaves behind is taken back, and only that."""
-        self._begin()
-        self._db.execute("SAVEPOINT unit")
+        self.write("SAVEPOINT unit")
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK TO unit")
+            if not self.failed.is_set():
+                self.write("ROLLBACK TO unit")
+                self.write("RELEASE unit")
             raise
-        finally:
-            self._db.execute("RELEASE unit")
+        self.write("RELEASE unit")
 
     async def settled(self) -> None:
         """Returns when everything written so far is on disk. Raises StateUnusable where it could not be."""
-        if self.failed.is_set():
-            raise StateUnusable("the state could not be written")
+        self._refuse_after_failure()
         if self._open is not None:
             await asyncio.shield(self._open)
 
@@ -127,22 +127,38 @@ class Pen:
             self._commit()
         self._db.close()
 
-    def _begin(self) -> None:
-        if self._open is None:
-            loop = asyncio.get_running_loop()
-            self._db.execute("BEGIN IMMEDIATE")
-            self._open = loop.create_future()
-            loop.call_soon(self._commit)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._refuse_after_failure()
+        try:
+            if self._open is None:
+                loop = asyncio.get_running_loop()
+                self._db.execute("BEGIN IMMEDIATE")
+                self._open = loop.create_future()
+                loop.call_soon(self._commit)
+            yield
+        except sqlite3.OperationalError as error:
+            raise self._fail(error) from None
 
     def _commit(self) -> None:
         waiting, self._open = self._open, None
         if waiting is None:
             return
         try:
+            self._refuse_after_failure()
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self.failed.set()
-            waiting.set_exception(StateUnusable(f"the state could not be written: {error}"))
-            waiting.exception()  # known: whoever waits hears of it, and nobody may be waiting
+        except (sqlite3.Error, StateUnusable) as error:
+            waiting.set_exception(self._fail(error))
+            waiting.exception()  # whoever waits hears of it; there may be nobody
         else:
             waiting.set_result(None)
+
+    def _fail(self, error: Exception) -> StateUnusable:
+        self.failed.set()
+        with suppress(sqlite3.Error):
+            self._db.execute("ROLLBACK")
+        return StateUnusable(f"the state could not be written: {error}")
+
+    def _refuse_after_failure(self) -> None:
+        if self.failed.is_set():
+            raise StateUnusable("the state could not be written")

@@ -102,22 +102,10 @@ class Reports:
             "accounts": accounts,
             "leaks": self.desk.journal.remarks("leak"),
             "violations": self.desk.journal.remarks("violation"),
-            "bodies_with_several_keys": self._bodies_with_several_keys(),
-            "bodies_bought_again": self._bodies_bought_again(),
+            "bodies_with_several_keys": self.desk.books.bodies_with_several_keys(),
+            "bodies_bought_again": self.desk.books.bodies_bought_again(),
             "faults_fired": self.desk.journal.fired(),
         }
-
-    def _bodies_with_several_keys(self) -> int:
-        keys: dict[tuple[str, str, str, bytes], set[str]] = defaultdict(set)
-        for task in self.desk.books.tasks():
-            if task.idempotency_key is not None:
-                keys[task.provider, task.account, task.endpoint, task.body].add(task.idempotency_key)
-        return sum(len(found) > 1 for found in keys.values())
-
-    def _bodies_bought_again(self) -> int:
-        """How many tasks are equal in every byte to an earlier one of the same account (takes are, and doubles are)."""
-        bodies = [(task.provider, task.account, task.endpoint, task.body) for task in self.desk.books.tasks()]
-        return len(bodies) - len(set(bodies))
 
     def requests(self, *, after: int = 0, limit: int = 1000, provider: str | None = None) -> dict[str, Any]:
         """The journal, oldest first, from behind request number `after`."""

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from . import mishaps
 from .api import Api
 from .books import Books
 from .clock import Clock
@@ -25,7 +27,7 @@ from .idempotency import KeyMemory
 from .journal import Journal
 from .mediahost import CLOCK, MediaHost, set_date
 from .options import Options
-from .pen import Pen
+from .pen import Pen, StateUnusable
 from .providers import known
 from .reports import Reports
 from .signing import Signer
@@ -152,7 +154,7 @@ def _origin(door: socket.socket) -> str:
 
 
 async def _open(stack: AsyncExitStack, door: socket.socket, routes: Iterable[web.RouteDef], clock: Clock) -> None:
-    app = web.Application(client_max_size=MAX_REQUEST)
+    app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_no_answer_without_a_state])
     app[CLOCK] = clock
     app.on_response_prepare.append(set_date)
     app.add_routes(list(routes))
@@ -162,8 +164,18 @@ async def _open(stack: AsyncExitStack, door: socket.socket, routes: Iterable[web
     await web.SockSite(runner, door).start()
 
 
+@web.middleware
+async def _no_answer_without_a_state(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What could not be written is not answered: the connection is cut, as if the machine had died."""
+    try:
+        return await handler(request)
+    except StateUnusable:
+        return mishaps.cut(request, "reset")
+
+
 async def _stop_flushing(flushing: asyncio.Task[None], journal: Journal) -> None:
     flushing.cancel()
-    with suppress(asyncio.CancelledError):
+    with suppress(asyncio.CancelledError, StateUnusable):
         await flushing
-    journal.flush()
+    with suppress(StateUnusable):
+        journal.flush()

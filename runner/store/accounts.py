@@ -45,7 +45,9 @@ def stop(connection: Connection, account: str, why: str) -> None:
 def stop_model(connection: Connection, account: str, model: str) -> None:
     """This account may not use the model; its other models go on."""
     lock_account(connection, account)
-    known = json.loads(connection.execute(select(accounts.c.stopped_models).where(accounts.c.name == account)).scalar_one())
+    known = json.loads(
+        connection.execute(select(accounts.c.stopped_models).where(accounts.c.name == account)).scalar_one()
+    )
     names = json.dumps(sorted({*known, model}))
     connection.execute(update(accounts).where(accounts.c.name == account).values(stopped_models=names))
 

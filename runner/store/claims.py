@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Connection, Executable, Row, bindparam, delete, func, insert, select, text, type_coerce, update
 
 from runner.jobs import Event, State
-from runner.ledger import ZERO, Entry, reserve
+from runner.ledger import ZERO, reserve
 from runner.limits import Window, next_room, room
 from runner.store.changes import attempts, book, events, jobs, requests
 from runner.store.rows import INTEGER, add, parameter, rowset, run
@@ -475,22 +475,30 @@ def _log_requests(connection: Connection, now: datetime, worker: int, account: L
 
 
 def _wake_at(connection: Connection, now: datetime, account: LockedAccount, wants: Wants) -> datetime | None:
-    """The next moment at which something of this account falls due by itself."""
+    """The next moment at which something of this account falls due by itself.
+
+    What is due already and was not claimed waits for something else: for hands, which their owner knows, for room in
+    the window, or for the next walk over the list.
+    """
+    if account.blocked(now):
+        return account.blocked_until  # None: a person is needed
+    full = next_room(account.windows, _request_ends(connection, now, account), now)
+    asking = [t if full is None else max(t, full) for t in _asking_due(connection, account) if t is not None]
+    lost = None if wants.keyed else lost_answers_until(connection, account.name, now)
+    times = [*asking, _postponed_until(connection, now, account), full, lost, account.paused_until, account.list_at]
+    return min((t for t in times if t is not None and t > now), default=None)
+
+
+def _asking_due(connection: Connection, account: LockedAccount) -> tuple[datetime | None, datetime | None]:
+    """When the next free moving job and the next unsettled bill are due."""
     free = jobs.c.lease.is_(None)
     moving = [State.UNKNOWN, State.RUNNING, State.DOWNLOADING]
-    due = connection.execute(
-        select(func.min(jobs.c.due_at)).where(IS_MOVING, jobs.c.account == account.name, free, jobs.c.state.in_(moving))
-    ).scalar_one()
-    later = connection.execute(
-        select(func.min(jobs.c.due_at)).where(IS_POSTPONED, jobs.c.account == account.name, jobs.c.due_at > now)
-    ).scalar_one()
-    settle = connection.execute(
-        select(func.min(jobs.c.settle_at)).where(jobs.c.account == account.name, jobs.c.settle_at.is_not(None))
-    ).scalar_one()
-    full = next_room(account.windows, _request_ends(connection, now, account), now)
-    lost = None if wants.keyed else lost_answers_until(connection, account.name, now)
-    paused = account.paused_until if account.paused(now) else None
-    if account.blocked(now):
-        return account.blocked_until  # nothing falls due before that; None: a person is needed
-    times = [due, later, settle, full, lost, paused]
-    return min((t for t in times if t is not None), default=None)
+    due = select(func.min(jobs.c.due_at)).where(IS_MOVING, jobs.c.account == account.name, free, jobs.c.state.in_(moving))
+    bill = select(func.min(jobs.c.settle_at)).where(jobs.c.settle_at.is_not(None), jobs.c.account == account.name, free)
+    return connection.execute(due).scalar_one(), connection.execute(bill).scalar_one()
+
+
+def _postponed_until(connection: Connection, now: datetime, account: LockedAccount) -> datetime | None:
+    later = select(func.min(jobs.c.due_at)).where(IS_POSTPONED, jobs.c.account == account.name, jobs.c.due_at > now)
+    found: datetime | None = connection.execute(later).scalar_one()
+    return found

@@ -75,7 +75,9 @@ class Enqueued:
 def enqueue(connection: Connection, now: datetime, batch: NewBatch, orders: Iterable[NewJob]) -> Enqueued:
     """Adds what is new, leaves what is known, cancels what is gone and unpaid: one transaction, all or nothing.
 
-    `orders` is consumed as a stream, chunk by chunk; memory does not grow with it. An exception it raises undoes all.
+    `orders` is consumed as a stream, chunk by chunk; memory does not grow with it. It must begin anew each time it is
+    iterated: a transaction that fails is tried again, and an exhausted stream would look like an empty manifest. An
+    exception it raises undoes all.
     """
     batch_id = _save_batch(connection, now, batch)
     connection.execute(text("CREATE TEMPORARY TABLE wanted (key TEXT PRIMARY KEY)"))

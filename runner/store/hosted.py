@@ -21,4 +21,6 @@ def remember(connection: Connection, now: datetime, account: str, sha256: str, u
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     row = {"account": account, "sha256": sha256, "url": url, "hosted_at": now}
     fresh = dialect.insert(hosted).values(row)
-    connection.execute(fresh.on_conflict_do_update(index_elements=["account", "sha256"], set_={"url": url, "hosted_at": now}))
+    connection.execute(
+        fresh.on_conflict_do_update(index_elements=["account", "sha256"], set_={"url": url, "hosted_at": now})
+    )

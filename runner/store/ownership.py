@@ -28,7 +28,7 @@ from runner.store.tables import Worker
 from runner.store.work import Work, as_work, everything
 
 workers = Worker.__table__  # type: ignore[attr-defined]
-SILENCE = timedelta(seconds=60)
+SILENCE = timedelta(seconds=60)  # of the wall, like the heartbeat
 HEARTBEAT_SECONDS = 10.0
 
 
@@ -74,11 +74,11 @@ def heartbeat(connection: Connection, now: datetime, worker: int) -> None:
     connection.execute(update(workers).where(workers.c.id == worker).values(seen_at=now))
 
 
-def dead_workers(connection: Connection, now: datetime, worker: int, *, alone: bool) -> list[int]:
-    """The workers whose leases are dead: all others when `alone` owns the queue, else those not seen for a while."""
+def dead_workers(connection: Connection, worker: int, seen_before: datetime, *, alone: bool) -> list[int]:
+    """The workers whose leases are dead: all others when `alone` owns the queue, else those last `seen_before`."""
     others = select(workers.c.id).where(workers.c.id != worker)
     if not alone:
-        others = others.where(workers.c.seen_at < now - SILENCE)
+        others = others.where(workers.c.seen_at < seen_before)
     return list(connection.execute(others).scalars())
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, or_, select, text
 
 from runner.jobs import State
 from runner.ledger import ZERO
+from runner.limits import Window
 from runner.store.changes import attempts, events, jobs, outputs, totals
 from runner.store.claims import IS_MOVING, QUEUED, accounts, batches
 from runner.store.work import Work, as_work, everything
@@ -47,6 +48,9 @@ class AccountRow:
     name: str
     provider: str
     concurrency: int
+    windows: tuple[Window, ...]
+    poll_interval: timedelta
+    exclusive: bool
     blocked_until: datetime | None
     paused_until: datetime | None
     paused_kind: str | None
@@ -107,7 +111,8 @@ def unsettled(connection: Connection) -> dict[str, Decimal]:
 def account_rows(connection: Connection) -> list[AccountRow]:
     rows = connection.execute(select(accounts).order_by(accounts.c.name))
     return [
-        AccountRow(r.name, r.provider, r.concurrency, r.blocked_until, r.paused_until, r.paused_kind, r.paused_note,
+        AccountRow(r.name, r.provider, r.concurrency, tuple(Window(*pair) for pair in json.loads(r.windows)),
+                   timedelta(milliseconds=r.poll_interval_ms), bool(r.exclusive), r.blocked_until, r.paused_until, r.paused_kind, r.paused_note,
                    r.stopped, frozenset(json.loads(r.stopped_models)), timedelta(milliseconds=r.timeout_ms))
         for r in rows
     ]  # fmt: skip

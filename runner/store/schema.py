@@ -53,7 +53,9 @@ async def check(engine: AsyncEngine, url: URL) -> None:
     if found is None:
         raise _not_ours(url)
     if found != HEAD:
-        raise LocalError(f"the queue has schema {found}, this program reads {HEAD}", "run `runner run` once to migrate it")
+        raise LocalError(
+            f"the queue has schema {found}, this program reads {HEAD}", "run `runner run` once to migrate it"
+        )
 
 
 def _version(connection: Connection, url: URL) -> str | None:
@@ -114,11 +116,15 @@ def _backup(queue: Path, found: str) -> None:
 
 
 def _not_ours(url: URL) -> LocalError:
-    return LocalError(f"{_name(url)} is not a queue of runner", "name another place with --db; this one was left as it is")
+    return LocalError(
+        f"{_name(url)} is not a queue of runner", "name another place with --db; this one was left as it is"
+    )
 
 
 def _damaged(url: URL, error: DBAPIError) -> LocalError:
-    return LocalError(f"{_name(url)} cannot be used: {error.orig}", "was it damaged, or is it something else? nothing was changed")
+    return LocalError(
+        f"{_name(url)} cannot be used: {error.orig}", "was it damaged, or is it something else? nothing was changed"
+    )
 
 
 def _name(url: URL) -> str:

@@ -155,12 +155,13 @@ async def rescue(store: Store) -> int:
     """Takes over what dead workers left; returns how many jobs that were."""
     assert store.worker is not None
     now = store.clock.now()
-    dead = await store.write(_dead, now, store.worker, store.sqlite)
+    silent = now - ownership.SILENCE * max(1.0, store.clock.speed)
+    dead = await store.write(_dead, store.worker, silent, store.sqlite)
     return await store.write(ownership.rescue, now, dead)
 
 
-def _dead(connection: Connection, now: datetime, worker: int, alone: bool) -> list[int]:
-    return ownership.dead_workers(connection, now, worker, alone=alone)
+def _dead(connection: Connection, worker: int, seen_before: datetime, alone: bool) -> list[int]:
+    return ownership.dead_workers(connection, worker, seen_before, alone=alone)
 
 
 async def _beat(store: Store) -> None:

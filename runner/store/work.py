@@ -92,9 +92,7 @@ def peek(
 
 def outputs_of(connection: Connection, job_id: int) -> list[OutputRow]:
     rows = connection.execute(select(outputs).where(outputs.c.job_id == job_id).order_by(outputs.c.number))
-    return [
-        OutputRow(r.number, r.url, bool(r.thumbnail), r.path, r.size, r.sha256, r.media_type) for r in rows
-    ]
+    return [OutputRow(r.number, r.url, bool(r.thumbnail), r.path, r.size, r.sha256, r.media_type) for r in rows]
 
 
 def owned_task_ids(connection: Connection, account: str, ids: Sequence[str]) -> set[str]:
@@ -114,7 +112,9 @@ def foreign_tasks(connection: Connection, account: str, fingerprint: str) -> int
     statement = (
         select(func.count())
         .select_from(jobs.join(attempts, attempts.c.id == jobs.c.attempt_id))
-        .where(IS_MOVING, jobs.c.account == account, jobs.c.state == State.RUNNING, attempts.c.fingerprint != fingerprint)
+        .where(
+            IS_MOVING, jobs.c.account == account, jobs.c.state == State.RUNNING, attempts.c.fingerprint != fingerprint
+        )
     )
     return int(connection.execute(statement).scalar_one())
 
@@ -129,7 +129,9 @@ def learned(connection: Connection, provider: str, shapes: Sequence[str]) -> dic
 def everything() -> Select[Any]:
     attempt = [c.label(f"try_{c.name}") for c in attempts.c if c.name not in ("job_id", "account")]
     joined = jobs.join(batches, jobs.c.batch_id == batches.c.id).outerjoin(attempts, attempts.c.id == jobs.c.attempt_id)
-    return select(*jobs.c, batches.c.name.label("batch"), batches.c.folder, batches.c.root, *attempt).select_from(joined)
+    return select(*jobs.c, batches.c.name.label("batch"), batches.c.folder, batches.c.root, *attempt).select_from(
+        joined
+    )
 
 
 def as_work(row: Row[Any]) -> Work:

@@ -78,7 +78,9 @@ def _going(poll: Poll, report: Report) -> Change:
     standing = replace(
         poll.standing, due_at=poll.now + every, errors=0, failure=None, status=report.status, progress=report.progress
     )
-    news: dict[str, str] = {} if report.recognised or poll.standing.status == report.status else {"unrecognised_status": report.status}
+    news: dict[str, str] = (
+        {} if report.recognised or poll.standing.status == report.status else {"unrecognised_status": report.status}
+    )
     return _change(poll, Event.POLLED, standing, (), (), **news)
 
 
@@ -153,7 +155,9 @@ def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
     entries = _settle(poll, answer) if isinstance(answer, Report) else ()
     after = poll.bill.after(entries)
     known = isinstance(answer, Report) and (answer.used is not None or answer.charged is not None)
-    done = known and (last or poll.standing.state not in (State.FAILED, State.CANCELLED) or after.charged <= after.refunded)
+    done = known and (
+        last or poll.standing.state not in (State.FAILED, State.CANCELLED) or after.charged <= after.refunded
+    )
     again = None if done or last else poll.now + SETTLE_AFTER[asks]
     standing = replace(poll.standing, unsettled=not done, settle_at=again, settle_asks=asks)
     data = {"refunded": str(after.refunded - poll.bill.refunded)} if after != poll.bill else {}

@@ -202,7 +202,12 @@ def _answer(sub: Submission, outcome: str, code: str | None, message: str) -> An
 
 
 def _change(
-    sub: Submission, event: Event, standing: Standing, answer: Answer | None, entries: tuple[Entry, ...] = (), **data: str
+    sub: Submission,
+    event: Event,
+    standing: Standing,
+    answer: Answer | None,
+    entries: tuple[Entry, ...] = (),
+    **data: str,
 ) -> Change:
     return Change(event, sub.job_id, State.SUBMITTING, sub.lease, sub.now, standing, answer, entries,
                   request=sub.request, data=data)  # fmt: skip
@@ -228,4 +233,3 @@ def after_look(looks: int, lost_at: datetime, now: datetime) -> Looked:
     if looks < len(LOOK_AFTER):
         return Looked(max(now, lost_at + LOOK_AFTER[looks]))
     return Looked(None)
-

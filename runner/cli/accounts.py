@@ -1,0 +1,103 @@
+"""Putting an account together: its entry in the manifest, its key, its line, its desk, its lane."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from runner.client.asking import Line, brink_hook_works
+from runner.client.fetching import Fetcher
+from runner.engine import Lane
+from runner.errors import InputError
+from runner.lifecycle.desk import Desk
+from runner.manifest import Manifest, ProviderEntry
+from runner.providers import registry
+from runner.settings import Credentials, Settings, Wanted, fingerprint
+from runner.store import Store, facts
+from runner.store.enqueue import AccountSettings, save_accounts
+from runner.store.queries import AccountRow
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One account of a run: how it may be used, and with which key."""
+
+    entry: ProviderEntry
+    credentials: Credentials
+
+
+def of_manifest(manifest: Manifest, names: Iterable[str], settings: Settings) -> list[Member]:
+    """The accounts a manifest's jobs use. Raises InputError for every key that is missing or malformed."""
+    entries = [manifest.account(name) for name in sorted(names)]
+    found = settings.credentials(_wanted(entry.name, entry.uses) for entry in entries)
+    return [Member(entry, found[entry.name]) for entry in entries]
+
+
+def of_queue(rows: Sequence[AccountRow], settings: Settings, known: Iterable[str]) -> tuple[list[Member], list[str]]:
+    """The further accounts of a queue, for whose paid tasks the run also looks; and those whose key is not at hand."""
+    members: list[Member] = []
+    lacking: list[str] = []
+    for row in rows:
+        if row.name in set(known):
+            continue
+        try:
+            credentials = settings.one(_wanted(row.name, row.provider))
+        except InputError:
+            lacking.append(row.name)
+            continue
+        members.append(Member(_entry(row), credentials))
+    return members, lacking
+
+
+def _wanted(name: str, provider: str) -> Wanted:
+    return Wanted(name, provider, registry()[provider].base_url)
+
+
+def _entry(row: AccountRow) -> ProviderEntry:
+    return ProviderEntry(
+        row.name, row.provider, row.concurrency, row.windows, row.poll_interval, row.timeout, row.exclusive
+    )
+
+
+def check_speed(speed: float, members: Sequence[Member]) -> None:
+    """A faster clock is for sandboxes only. Raises InputError where any base address is not on loopback."""
+    elsewhere = [m.entry.name for m in members if not m.credentials.loopback]
+    if speed != 1.0 and elsewhere:
+        names = ", ".join(elsewhere)
+        raise InputError(f"--speed is for sandboxes on this machine; not so: {names}", "leave --speed out")
+
+
+@asynccontextmanager
+async def lanes(
+    store: Store, members: Sequence[Member], batch_ids: Sequence[int] | None, until: datetime | None
+) -> AsyncIterator[list[Lane]]:
+    """A lane per account, its limits written to the queue first."""
+    salt = await store.read(facts.salt)
+    await store.write(save_accounts, [_settings(member, salt) for member in members])
+    hook_works = await brink_hook_works()
+    async with AsyncExitStack() as stack:
+        made: list[Lane] = []
+        for member in members:
+            line = await stack.enter_async_context(Line(member.credentials, store.clock, hook_works=hook_works))
+            fetcher = await stack.enter_async_context(Fetcher(allow_private=member.credentials.loopback))
+            made.append(Lane(_desk(store, member, line, fetcher, salt), batch_ids, until))
+        yield made
+
+
+def _settings(member: Member, salt: bytes) -> AccountSettings:
+    entry = member.entry
+    windows = entry.rate_limit or registry()[entry.uses].windows
+    return AccountSettings(
+        entry.name, entry.uses, fingerprint(member.credentials.key, salt), entry.concurrency, windows,
+        entry.poll_interval, entry.timeout, entry.account_exclusive,
+    )  # fmt: skip
+
+
+def _desk(store: Store, member: Member, line: Line, fetcher: Fetcher, salt: bytes) -> Desk:
+    entry = member.entry
+    return Desk(
+        entry.name, registry()[entry.uses], line, fetcher, store, store.clock,
+        fingerprint(member.credentials.key, salt), entry.poll_interval, entry.timeout,
+    )  # fmt: skip

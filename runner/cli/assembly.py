@@ -1,0 +1,198 @@
+"""A run, from a checked manifest to an exit code: what `run` and `rehearse` share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+from runner import plan as planning
+from runner.cli.accounts import check_speed, lanes, of_manifest, of_queue
+from runner.cli.output import say
+from runner.clock import Clock
+from runner.engine import Engine, Exit
+from runner.errors import InputError
+from runner.expand import Survey
+from runner.manifest import Manifest
+from runner.plan import Plan
+from runner.settings import Settings
+from runner.store import Store, engines, facts, open_store, read_store
+from runner.store.enqueue import Enqueued, NewBatch, NewJob, enqueue
+from runner.store.queries import account_rows
+
+SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the person asked for. `root`: where outputs go (None: the manifest's folder). `anchor`: see `Clock`."""
+
+    db: str
+    settings: Settings
+    max_credits: Mapping[str, Decimal] = field(default_factory=dict)
+    max_credits_each: Decimal | None = None
+    until: datetime | None = None
+    wait: bool = True
+    speed: float = 1.0
+    anchor: float | None = None
+    root: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A manifest, read and surveyed."""
+
+    manifest: Manifest
+    survey: Survey
+
+
+def read_order(path: Path) -> Order:
+    """Reads and checks a manifest whole. Raises InputError with every problem; no queue is touched."""
+    return Order(*planning.read(path))
+
+
+async def plan_against(order: Order, db: str, clock: Clock, root: Path) -> Plan:
+    """The plan against the queue at `db`, which is neither made nor locked by this."""
+    async with opened_for_reading(db, clock) as store:
+        return await planning.make(order.manifest, order.survey, store, root)
+
+
+@asynccontextmanager
+async def opened_for_reading(db: str, clock: Clock) -> AsyncIterator[Store | None]:
+    """The queue, or None where there is none yet."""
+    if not _exists(db):
+        yield None
+        return
+    async with read_store(db, clock) as store:
+        yield store
+
+
+def _exists(db: str) -> bool:
+    url = engines.parse(db)
+    return not engines.is_sqlite(url) or engines.database_path(url).exists()
+
+
+async def clock_of(options: RunOptions) -> Clock:
+    """The clock of a queue: a faster one counts from where the queue's own time line began."""
+    if options.speed == 1.0:
+        return Clock()
+    if options.anchor is not None:
+        return Clock(options.speed, options.anchor)
+    async with opened_for_reading(options.db, Clock()) as store:
+        return Clock(options.speed, await store.read(facts.anchor) if store else time.time())
+
+
+@asynccontextmanager
+async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> AsyncIterator[Engine]:
+    """An engine ready to run: keys checked, queue opened and owned, new jobs added, a lane for every account.
+
+    Keys are checked before the queue is opened; with a missing one nothing is written.
+    """
+    members = of_manifest(order.manifest, order.survey.accounts_used(), options.settings) if order else []
+    check_speed(options.speed, members)
+    async with open_store(options.db, clock, own=True) as store:
+        added = await _enqueue(store, order, options) if order else None
+        others, lacking = of_queue(await store.read(account_rows), options.settings, [m.entry.name for m in members])
+        check_speed(options.speed, others)
+        batch_ids = [added.batch_id] if added else None
+        async with lanes(store, [*members, *others], batch_ids, options.until) as made:
+            yield Engine(store, made, batch_ids, frozenset(lacking), options.until, options.wait)
+
+
+async def _enqueue(store: Store, order: Order, options: RunOptions) -> Enqueued:
+    manifest = order.manifest
+    root = options.root or manifest.folder
+    text = manifest.path.read_text(encoding="utf-8-sig")
+    batch = NewBatch(
+        manifest.batch, str(manifest.folder), str(root), text, manifest.sha256, _limits(order, options)
+    )  # fmt: skip
+    return await store.write(enqueue, store.clock.now(), batch, _NewJobs(order))
+
+
+def _limits(order: Order, options: RunOptions) -> dict[str, Decimal]:
+    """The tighter of the manifest's budget and the command line's cap, per account."""
+    limits = dict(order.manifest.budget)
+    for account in order.survey.accounts_used():
+        caps = [limits.get(account), options.max_credits.get(account), options.max_credits_each]
+        given = [cap for cap in caps if cap is not None]
+        if given:
+            limits[account] = min(given)
+    return limits
+
+
+@dataclass(frozen=True, slots=True)
+class _NewJobs:
+    """The jobs of a manifest for the queue: a stream that can be begun anew, should the transaction be tried again."""
+
+    order: Order
+
+    def __iter__(self) -> Iterator[NewJob]:
+        manifest = self.order.manifest
+        for job in planning.orders_of(manifest, self.order.survey):
+            yield NewJob(
+                job.key, job.job, job.take, job.account, job.provider, job.model, job.shape, job.spec,
+                json.dumps(dict(job.variables), ensure_ascii=False), job.output, manifest.path.name, job.priority,
+                job.estimated.high if job.estimated else None,
+            )  # fmt: skip
+
+
+async def work(engine: Engine) -> Exit:
+    """Runs the engine until its end or a signal. The first signal ends it within ten seconds; a second one at once,
+    which is as safe as a SIGKILL."""
+    caught: list[Exit] = []
+    with _signals(engine, caught):
+        code = await engine.run()
+    return caught[0] if caught else code
+
+
+@contextlib.contextmanager
+def _signals(engine: Engine, caught: list[Exit]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def heard(number: signal.Signals) -> None:
+        if caught:
+            os._exit(int(SIGNALS[number]))
+        caught.append(SIGNALS[number])
+        engine.stop.set()
+        say("stopping: requests on the wire are awaited for up to 10 s; once more to end at once")
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, heard, number)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def parse_caps(texts: Sequence[str]) -> tuple[Decimal | None, dict[str, Decimal]]:
+    """`--max-credits 500` (each account) and `--max-credits seegen=500`. Raises InputError for anything else."""
+    each: Decimal | None = None
+    caps: dict[str, Decimal] = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        amount = _amount(number, text)
+        if equals:
+            caps[name] = amount
+        else:
+            each = amount
+    return each, caps
+
+
+def _amount(number: str, text: str) -> Decimal:
+    try:
+        amount = Decimal(number)
+    except ArithmeticError:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise InputError(f"--max-credits {text}: not an amount of credits", "for example 500 or happyhorse=500")
+    return amount

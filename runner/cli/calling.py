@@ -1,0 +1,175 @@
+"""One command, from its words to its exit code. Whatever ends it, a person sees one clear line and never a traceback.
+
+    a RunnerError             its message and hint, and its own exit code
+    words not understood      2
+    a system error            7: disk, permissions, a database that does not answer
+    anything else             3: a bug; the traceback goes to the log file, and to the terminal at -vv
+    Ctrl-C                    130
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cyclopts import CycloptsError
+
+from runner.cli.app import Common, app
+from runner.errors import InputError, InternalError, LocalError, RunnerError
+
+INTERRUPTED = 130
+OURS = Path(__file__).parent.parent
+
+
+def call(argv: Sequence[str] | None = None) -> int:
+    _prepare_process()
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _parse_and_run(words)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except RunnerError as error:
+        return _end(error, as_data=False)
+    except Exception as error:
+        return _end(_translated(error), as_data=False)
+
+
+def _prepare_process() -> None:
+    """No memory dumps (they would hold keys), and no closed standard stream: the next file opened would take its number,
+    and a stray message would be written into it."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _parse_and_run(words: list[str]) -> int:
+    try:
+        command, bound, _ = app.parse_args(words)
+    except CycloptsError as error:
+        raise _not_understood(error) from None
+    bound.apply_defaults()
+    common = next((value for value in bound.arguments.values() if isinstance(value, Common)), None)
+    if common is None:  # help and version
+        return _show(command, bound)
+    from runner import log
+
+    with log.opened(common.verbosity, common.log_file):
+        try:
+            return _run(command, bound)
+        except KeyboardInterrupt:
+            return _interrupted()
+        except BaseExceptionGroup as group:
+            if any(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(group)):
+                return _interrupted()
+            return _end(_translated(group), as_data=bool(bound.arguments.get("json")))
+        except Exception as error:
+            return _end(_translated(error), as_data=bool(bound.arguments.get("json")))
+
+
+def _show(command: Callable[..., Any], bound: inspect.BoundArguments) -> int:
+    try:
+        command(*bound.args, **bound.kwargs)
+    except SystemExit:  # how rich reacts to a closed pipe
+        return 0
+    return 0
+
+
+def _run(command: Callable[..., Any], bound: inspect.BoundArguments) -> int:
+    result = command(*bound.args, **bound.kwargs)
+    if inspect.isawaitable(result):
+        import anyio
+
+        result = anyio.run(_awaited, result, backend="asyncio")
+    return int(result or 0)
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def _not_understood(error: CycloptsError) -> InputError:
+    path = " ".join(["runner", *(error.command_chain or ())])
+    return InputError(" ".join(str(error).split()), f"see: {path} --help")
+
+
+def _interrupted() -> int:
+    from runner.cli.output import say
+
+    say("interrupted")
+    return INTERRUPTED
+
+
+def _end(error: RunnerError, *, as_data: bool) -> int:
+    """Says why the command ended; returns its exit code."""
+    from runner.cli.output import complain
+
+    if error.exit_code == InternalError.exit_code:
+        _log_bug(error)
+    complain(error, as_data=as_data)
+    return error.exit_code
+
+
+def _log_bug(error: RunnerError) -> None:
+    import structlog
+
+    if structlog.is_configured():
+        structlog.get_logger("runner").debug("internal error", exc_info=error.__cause__ or error)
+
+
+def _translated(error: BaseException) -> RunnerError:
+    """Any trouble in our words. What a stranger's exception says is not repeated: it may hold a key or a prompt."""
+    match error:
+        case RunnerError():
+            return error
+        case BaseExceptionGroup():
+            return _gravest(error)
+        case ModuleNotFoundError(name="asyncpg"):
+            return InputError("a PostgreSQL queue needs a driver that is not installed", "pip install 'runner[postgres]'")
+        case OSError():
+            where = f" ({error.filename})" if isinstance(error.filename, str | os.PathLike) else ""
+            return LocalError(f"this machine is in the way: {error.strerror or type(error).__name__}{where}")
+    if type(error).__module__.partition(".")[0] == "asyncpg":
+        return LocalError(f"the database refuses: {error}", "check the URL given with --db or RUNNER_DB")
+    return _bug(error)
+
+
+def _bug(error: BaseException) -> InternalError:
+    bug = InternalError(f"internal error: {type(error).__name__} {_place(error)}",
+                        "this is a bug; -vv or --log-file FILE shows where it comes from. Running again resumes")  # fmt: skip
+    bug.__cause__ = error
+    return bug
+
+
+def _place(error: BaseException) -> str:
+    """The last line of ours that was reached."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(OURS)] or list(frames)
+    return f"in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else "somewhere"
+
+
+def _gravest(group: BaseExceptionGroup[BaseException]) -> RunnerError:
+    from runner.engine.ending import PRECEDENCE
+
+    found = [_translated(leaf) for leaf in _leaves(group)]
+    return min(found, key=lambda one: PRECEDENCE.index(one.exit_code))  # type: ignore[arg-type]
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for inner in group.exceptions:
+        if isinstance(inner, BaseExceptionGroup):
+            yield from _leaves(inner)
+        else:
+            yield inner

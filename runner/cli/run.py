@@ -1,0 +1,94 @@
+"""`runner run [M]`: submit what M asks for, follow and fetch everything already paid for; again is the resume."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from runner import log
+from runner.cli.app import EVERYDAY, Common
+
+from runner.cli.progress import shown
+from runner.cli.assembly import Order, RunOptions, clock_of, parse_caps, plan_against, prepared, read_order, work
+from runner.cli.summary import say, show_end, show_plan
+from runner.engine import Exit, until_next
+from runner.errors import InputError
+from runner.plan import Plan
+from runner.settings import Settings
+
+
+async def run(
+    manifest: Annotated[Path | None, Parameter(help="The YAML file; without it, whatever is queued.")] = None,
+    *,
+    yes: Annotated[bool, Parameter(help="Pay without asking.")] = False,
+    max_credits: Annotated[
+        list[str] | None,
+        Parameter(help="The most the batch may cost over all its runs: N for each account, or NAME=N for one."),
+    ] = None,
+    until: Annotated[
+        str | None, Parameter(help="No new orders after this local time (07:00); what is paid is still followed.")
+    ] = None,
+    no_wait: Annotated[
+        bool, Parameter(help="End with 5 where credits or a provider are missing, instead of waiting for them.")
+    ] = False,
+    speed: Annotated[float, Parameter(help="Divide every wait by this; only against sandboxes on this machine.")] = 1.0,
+    common: Common = EVERYDAY,
+) -> int:
+    """Submits what the manifest asks for, follows and downloads everything already paid for."""
+    overall, caps = parse_caps(max_credits or [])
+    settings = Settings.read(Path.cwd())
+    anchor = os.environ.get("RUNNER_ANCHOR") if speed != 1.0 else None
+    options = RunOptions(
+        common.db, settings, caps, overall, _moment(until), not no_wait, _speed(speed), float(anchor) if anchor else None
+    )
+    order = read_order(manifest) if manifest is not None else None
+    return int(await perform(order, options, common, yes=yes))
+
+
+async def perform(order: Order | None, options: RunOptions, common: Common, *, yes: bool) -> Exit:
+    """Plans, asks where there is something new to pay, runs, and says how it ended."""
+    console = log.console()
+    clock = await clock_of(options)
+    if order is not None:
+        plan = await plan_against(order, options.db, clock, options.root or order.manifest.folder)
+        if not common.quiet:
+            show_plan(console, plan)
+        _agree(console, plan, yes=yes)
+    async with prepared(order, options, clock) as engine:
+        async with shown(engine, console, progress=not common.no_progress and not common.quiet):
+            code = await work(engine)
+        if not common.quiet:
+            await show_end(console, engine, code)
+        return code
+
+
+def _agree(console: Console, plan: Plan, *, yes: bool) -> None:
+    """With something new to pay a person must say yes, here or by --yes. Raises InputError otherwise."""
+    if yes or not plan.new:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InputError(f"{plan.new} new jobs to pay, and nobody to ask", "add --yes, or run it in a terminal")
+    say(console, f"pay for {plan.new} new jobs? [y/N] ")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise InputError("nothing was submitted")
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text)
+    if not match:
+        raise InputError(f"--until {text}: not a time of day", "for example --until 07:00")
+    return until_next(int(match[1]), int(match[2]), datetime.now(UTC))
+
+
+def _speed(speed: float) -> float:
+    if not 0 < speed < 1e6:
+        raise InputError(f"--speed {speed}: must be above 0", "for example --speed 60")
+    return speed

@@ -1,0 +1,176 @@
+"""What a manifest would do and cost, against what the queue already holds. No network, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+
+from runner.errors import InputError, Problem
+from runner.expand import Order, Survey, orders, survey
+from runner.jobs import UNPAID, State
+from runner.ledger import ZERO
+from runner.manifest import Manifest, read_manifest
+from runner.providers import registry
+from runner.store import Store
+from runner.store.queries import PAGE, counts, known_states, page_after
+from runner.store.work import Work, learned
+
+CHUNK = 500
+NEW, KEPT, GONE = "new", "kept", "gone"
+
+
+@dataclass(slots=True)
+class Bill:
+    """What is still to be paid on one account: `jobs` of them, `estimated` credits at most, `unpriced` without a price.
+    `learned` counts those whose price is not documented but known from what such a request was charged before."""
+
+    jobs: int = 0
+    estimated: Decimal = ZERO
+    unpriced: int = 0
+    learned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One job of the manifest and how the queue stands to it. `estimate` None: no price is known."""
+
+    order: Order
+    status: str
+    state: State | None
+    estimate: Decimal | None
+    learned: bool = False
+
+    @property
+    def unpaid(self) -> bool:
+        return self.state is None or self.state in UNPAID or self.state is State.CANCELLED
+
+
+@dataclass(slots=True)
+class Plan:
+    manifest: Manifest
+    survey: Survey
+    new: int = 0
+    kept: int = 0
+    gone: int = 0
+    bills: dict[str, Bill] = field(default_factory=dict)
+
+    @property
+    def unpaid(self) -> int:
+        return sum(bill.jobs for bill in self.bills.values())
+
+
+def read(path: Path) -> tuple[Manifest, Survey]:
+    """Reads and checks a manifest whole, before any queue is opened. Raises InputError with every problem."""
+    manifest = read_manifest(path)
+    return manifest, survey(manifest, registry())
+
+
+async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: Path) -> Plan:
+    """The plan against the queue (None: there is none yet), outputs being written below `root`.
+
+    Raises InputError where a new job's output would stand on a file that is not ours (B78).
+    """
+    plan = Plan(manifest, surveyed)
+    problems: list[Problem] = []
+    alive = 0
+    async for line in lines(manifest, surveyed, store):
+        plan.new += line.status == NEW
+        plan.kept += line.status == KEPT
+        alive += line.status == KEPT and line.state is not State.CANCELLED
+        if line.unpaid:
+            _add(plan.bills.setdefault(line.order.account, Bill()), line)
+        if line.status == NEW and (root / line.order.output).exists():
+            problems.append(_in_the_way(line.order, root))
+    plan.gone = await _count_gone(manifest, store, alive)
+    if problems:
+        raise InputError(f"{manifest.path.name}: {len(problems)} output paths are taken", problems=tuple(problems))
+    return plan
+
+
+def _add(bill: Bill, line: Line) -> None:
+    bill.jobs += 1
+    bill.estimated += line.estimate or ZERO
+    bill.unpriced += line.estimate is None
+    bill.learned += line.learned
+
+
+async def lines(manifest: Manifest, surveyed: Survey, store: Store | None) -> AsyncIterator[Line]:
+    """Every job of the manifest, in its order, as a stream."""
+    stream = orders_of(manifest, surveyed)
+    while chunk := list(islice(stream, CHUNK)):
+        states = await store.read(known_states, manifest.batch, [o.key for o in chunk]) if store else {}
+        prices = await _learned(chunk, store)
+        for order in chunk:
+            yield _line(order, states.get(order.key), prices.get((order.provider, order.shape)))
+
+
+def _line(order: Order, state: State | None, known_price: Decimal | None) -> Line:
+    estimate = order.estimated.high if order.estimated else known_price
+    return Line(
+        order, NEW if state is None else KEPT, state, estimate, order.estimated is None and estimate is not None
+    )
+
+
+async def _learned(chunk: Sequence[Order], store: Store | None) -> Mapping[tuple[str, str], Decimal]:
+    shapes: dict[str, set[str]] = {}
+    for order in chunk:
+        if order.estimated is None:
+            shapes.setdefault(order.provider, set()).add(order.shape)
+    if store is None:
+        return {}
+    return {
+        (provider, shape): credits
+        for provider, names in shapes.items()
+        for shape, credits in (await store.read(learned, provider, sorted(names))).items()
+    }
+
+
+async def _count_gone(manifest: Manifest, store: Store | None, alive: int) -> int:
+    """Jobs of the batch that the manifest does not ask for (any more), but for those that are cancelled already."""
+    if store is None:
+        return 0
+    found = await store.read(counts, manifest.batch)
+    return sum(c.jobs for c in found if c.state is not State.CANCELLED) - alive
+
+
+async def gone(plan: Plan, store: Store | None) -> AsyncIterator[Work]:
+    """The jobs that only the queue holds, as a stream. Empty without a look where there are none."""
+    if store is None or plan.gone <= 0:
+        return
+    asked = {int(order.key[:16], 16) for order in orders_of(plan.manifest, plan.survey)}
+    last = 0
+    while page := await store.read(page_after, last, plan.manifest.batch, (), None):
+        for work in page:
+            if int(work.key[:16], 16) not in asked and work.standing.state is not State.CANCELLED:
+                yield work
+        last = page[-1].id
+        if len(page) < PAGE:
+            return
+
+
+def orders_of(manifest: Manifest, surveyed: Survey) -> Iterator[Order]:
+    """The jobs of a surveyed manifest once more, as a stream. Raises InputError if a table has changed meanwhile."""
+    return orders(manifest, registry(), surveyed)
+
+
+def _in_the_way(order: Order, root: Path) -> Problem:
+    path = root / order.output
+    if _ours(path, order.key):
+        message = f"{order.output} is this very render: it was paid for, but this queue does not know it"
+        hint = "use the queue it was made with (--db), or move the file away to have it rendered and paid again"
+    else:
+        message = f"{order.output} exists and is not a file of this queue"
+        hint = "move it away, or choose another name under outputs:"
+    return Problem("B78", message, hint, order.place)
+
+
+def _ours(path: Path, key: str) -> bool:
+    """Whether the sidecar beside a file says that it is the output of this very job."""
+    try:
+        return bool(json.loads(path.with_name(path.name + ".json").read_text())["key"] == key)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,127 @@
+"""The program under test, as a user starts it: by its command, in an environment of its own, judged by its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PROGRAM = Path(sys.executable).with_name("runner")
+LONGEST = 300.0  # wall seconds after which a run that should have ended is a finding by itself
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that is over. `code` is negative where a signal killed it."""
+
+    arguments: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    def said(self) -> str:
+        return f"`runner {' '.join(self.arguments)}` ended with {self.code}:\n{self.err[-3000:]}"
+
+
+@dataclass
+class Running:
+    """A command under way, in a process group of its own."""
+
+    arguments: tuple[str, ...]
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+    began: float
+
+    def send(self, number: int) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def wait(self, timeout: float = LONGEST) -> Ended:
+        """Raises TimeoutError, after killing it, where it does not end."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise TimeoutError(f"still running after {timeout} s: {self.err.read_text()[-3000:]}") from None
+        seconds = time.monotonic() - self.began
+        return Ended(self.arguments, code, _text(self.out), _text(self.err), seconds)
+
+    def lives(self, seconds: float) -> bool:
+        """Waits so long; whether it still runs."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def said(self) -> str:
+        return _text(self.err)
+
+
+@dataclass
+class Commands:
+    """Starts `runner …` in `folder`; what each one prints is kept in `folder/said`.
+
+    `environment` is all of its environment but PATH: nothing of the tester's own comes in.
+    """
+
+    folder: Path
+    environment: Mapping[str, str]
+    count: int = 0
+    ended: list[Ended] = field(default_factory=list)
+
+    def start(self, *arguments: str, **more: str) -> Running:
+        """`more` are further environment variables."""
+        self.count += 1
+        said = self.folder / "said"
+        said.mkdir(exist_ok=True)
+        out, err = said / f"{self.count:04}.out", said / f"{self.count:04}.err"
+        home = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder), "LANG": "C.UTF-8"}
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                [PROGRAM, *arguments], cwd=self.folder, env={**home, **self.environment, **more}, stdin=subprocess.DEVNULL,
+                stdout=stdout, stderr=stderr, start_new_session=True,
+            )  # fmt: skip
+        return Running(arguments, process, out, err, time.monotonic())
+
+    def run(self, *arguments: str, timeout: float = LONGEST, **more: str) -> Ended:
+        return self.over(self.start(*arguments, **more), timeout)
+
+    def over(self, running: Running, timeout: float = LONGEST) -> Ended:
+        """Waits for its end and remembers it for the judge."""
+        ended = running.wait(timeout)
+        self.ended.append(ended)
+        return ended
+
+    def json(self, *arguments: str) -> Any:
+        """What `runner … --json` prints. Raises RuntimeError where it fails or prints no JSON."""
+        ended = self.run(*arguments, "--json")
+        if ended.code != 0:
+            raise RuntimeError(ended.said())
+        try:
+            return json.loads(ended.out)
+        except ValueError:
+            raise RuntimeError(f"no JSON: {ended.out[:300]!r}\n{ended.said()}") from None
+
+
+def signalled(code: int) -> str:
+    """The exit code in words, for reports."""
+    return signal.Signals(-code).name if code < 0 else str(code)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace")
+
+
+def option(name: str, value: object) -> Sequence[str]:
+    return (f"--{name}", str(value))

@@ -1,0 +1,227 @@
+"""What is left behind, as plain data: gathered once everything is over, from outside the program.
+
+The queue is opened here only while no run is alive. Nothing is asked of the program but its own `--json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from torture.commands import Ended
+from torture.manifests import Limits
+
+from runner.sandbox.renders import render
+
+MARK = re.compile(rb'\{"task_id": "([^"]+)", "index": (\d+)\}')
+VERSIONS = 8  # how often a result's bytes may have been changed under its address (the fault changed_etag)
+SIZES = (20_000, 60_000)  # bytes; what the providers are told to make
+
+
+@dataclass(frozen=True)
+class Output:
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """As the program tells it. `line` is its prompt; credits are None where it does not know them."""
+
+    id: int
+    key: str
+    account: str
+    state: str
+    task_id: str | None
+    idempotency_key: str | None
+    attempts: int
+    line: str
+    error: str | None
+    estimated: Decimal | None
+    charged: Decimal | None
+    refunded: Decimal | None
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def net(self) -> Decimal:
+        return (self.charged or Decimal(0)) - (self.refunded or Decimal(0))
+
+
+@dataclass(frozen=True)
+class Task:
+    """As the provider tells it; `account` is the program's name for it."""
+
+    id: str
+    account: str
+    prompt: str
+    idempotency_key: str | None
+    charged: Decimal
+    net: Decimal
+    outcome: str
+    ended: bool
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """An event as it was logged; `source` is None for the first of a job."""
+
+    job_id: int
+    event: str
+    source: str | None
+    target: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A file below the output folder. `whole`: it has, to the byte, what the provider makes for its mark."""
+
+    path: Path
+    size: int
+    sha256: str
+    task_id: str | None = None
+    index: int | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an account's provider saw of it."""
+
+    in_flight: int
+    per_minute: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All there is to judge by. `settled` says that every run is over and nothing goes wrong any more."""
+
+    jobs: Sequence[Job]
+    tasks: Sequence[Task]
+    steps: Sequence[Step]
+    files: Sequence[File]
+    sidecars: Sequence[Path]
+    strays: Sequence[Path]
+    seen: Mapping[str, Seen]
+    limits: Mapping[str, Limits]
+    net: Mapping[str, Decimal]
+    unsettled: Mapping[str, Decimal]
+    remarks: Sequence[str]
+    ended: Sequence[Ended]
+    last: Ended | None = None
+    fired: Mapping[str, int] = field(default_factory=dict)
+
+
+def jobs(told: Sequence[Mapping[str, Any]]) -> list[Job]:
+    """From `runner jobs --json`."""
+    return [
+        Job(
+            int(job["id"]), job["key"], job["account"], job["state"], job["task_id"], job["idempotency_key"],
+            job["attempts"], job["variables"]["line"], (job["error"] or {}).get("kind"),
+            *(_credits(job["credits"][name]) for name in ("estimated", "charged", "refunded")),
+            outputs=tuple(Output(Path(o["path"]), o["bytes"], o["sha256"]) for o in job["outputs"]),
+        )
+        for job in told
+    ]  # fmt: skip
+
+
+def _credits(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def tasks(ledger: Mapping[str, Any], accounts: Mapping[str, str]) -> list[Task]:
+    """From the providers' ledger; `accounts` tells the program's name of each fingerprint."""
+    return [
+        Task(
+            task["id"], accounts.get(fingerprint, fingerprint), task["prompt"], task["idempotency_key"],
+            Decimal(task["charged"]), Decimal(task["net"]), task["outcome"], task["state"] in ("completed", "failed"),
+            task["outputs"],
+        )
+        for provider in ledger["providers"].values()
+        for fingerprint, account in provider["accounts"].items()
+        for task in account["tasks"]
+    ]  # fmt: skip
+
+
+def seen(observed: Mapping[str, Any], accounts: Mapping[str, str]) -> dict[str, Seen]:
+    return {
+        accounts.get(fingerprint, fingerprint): Seen(
+            account["max_in_flight"], account["max_requests_60s"], account["rate_limited"]
+        )
+        for provider in observed["accounts"].values()
+        for fingerprint, account in provider.items()
+    }
+
+
+def remarks(observed: Mapping[str, Any]) -> list[str]:
+    """Leaked credentials and broken promises that the providers have noted."""
+    return [f"{kind}: {remark['name']}: {remark['detail']}" for kind in ("leaks", "violations") for remark in observed[kind]]
+
+
+def steps(queue: str) -> list[Step]:
+    """The event log of an SQLite queue that nobody works on."""
+    with closing(sqlite3.connect(queue)) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        rows = connection.execute("SELECT job_id, event, source, target FROM events ORDER BY id").fetchall()
+    return [Step(*row) for row in rows]
+
+
+def published(folder: Path) -> list[Path]:
+    """Every published file: not the parts, not the sidecars."""
+    return [path for path in _below(folder) if path.suffix != ".json" and not _is_part(path)]
+
+
+def sidecars(folder: Path) -> list[Path]:
+    return [path for path in _below(folder) if path.suffix == ".json" and not _is_part(path)]
+
+
+def parts(folder: Path) -> list[Path]:
+    return [path for path in _below(folder) if _is_part(path)]
+
+
+def file(path: Path) -> File:
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    mark = MARK.search(content)
+    if mark is None:
+        return File(path, len(content), digest)
+    task, index = mark[1].decode(), int(mark[2])
+    extension = {"jpeg": "jpg"}.get(path.suffix[1:], path.suffix[1:])
+    return File(path, len(content), digest, task, index, digest in _possible(task, index, extension))
+
+
+def _possible(task: str, index: int, extension: str) -> set[str]:
+    if extension not in ("mp4", "png", "jpg", "webp"):
+        return set()
+    made = [render(task, index, extension, SIZES, version) for version in range(VERSIONS)]
+    return {hashlib.sha256(each.read(0, each.length)).hexdigest() for each in made}
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a published file has all its bytes, or a sidecar is whole JSON: so it must be at any instant."""
+    return _is_json(path) if path.suffix == ".json" else file(path).whole
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except ValueError:
+        return False
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+def _is_part(path: Path) -> bool:
+    return ".part" in path.suffixes or path.name.startswith(".")

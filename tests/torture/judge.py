@@ -1,0 +1,289 @@
+"""What the evidence proves. Pure: each rule reads the evidence and names what it finds; nothing found is innocence.
+
+The provider's ledger is the truth about money. A task is known by its prompt: no two jobs share one, but for takes,
+which ask for the same and are interchangeable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from torture.commands import signalled
+from torture.evidence import Evidence, Job, Step, Task
+
+from runner.jobs import SETTLED, TRANSITIONS, Event
+
+ENDED = frozenset(state.value for state in SETTLED)
+FINISHED = frozenset({"succeeded", "partial"})
+GRACE = 12.0  # wall seconds in which a run ends after the first signal: ten for what is on the wire, two to tidy up
+NOT_OURS = ("unknown_submission", "rate_limited", "network", "unavailable")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`kind` is the name of the rule that found it."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    findings: tuple[Finding, ...]
+
+    @property
+    def clean(self) -> bool:
+        return not self.findings
+
+    def count(self, kind: str) -> int:
+        return sum(finding.kind == kind for finding in self.findings)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings)) or "nothing found"
+
+
+def judge(evidence: Evidence) -> Verdict:
+    found = [Finding(name, text) for name, rule in RULES.items() for text in rule(evidence)]
+    return Verdict(tuple(found))
+
+
+def _by_line(jobs: list[Job]) -> dict[tuple[str, str], list[Job]]:
+    groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[job.account, job.line].append(job)
+    return groups
+
+
+def _paid(evidence: Evidence) -> list[Task]:
+    """Tasks that cost something, whatever came back later: those that failed were bought too."""
+    return [task for task in evidence.tasks if task.charged > 0]
+
+
+def _owner(evidence: Evidence) -> Mapping[tuple[str, str], Job]:
+    return {(job.account, job.task_id): job for job in evidence.jobs if job.task_id}
+
+
+def doubles(evidence: Evidence) -> Iterator[str]:
+    """More tasks were bought than jobs asked for them."""
+    asked = _by_line(list(evidence.jobs))
+    bought = Counter((task.account, task.prompt) for task in _paid(evidence))
+    for (account, prompt), count in bought.items():
+        wanted = len(asked.get((account, prompt), []))
+        for _ in range(count - wanted):
+            yield f"{account}: {count} tasks bought where {wanted} were asked for: {prompt!r}"
+    keys = Counter((task.account, task.idempotency_key) for task in evidence.tasks if task.idempotency_key)
+    for (account, key), count in keys.items():
+        if count > 1:
+            yield f"{account}: {count} tasks under one idempotency key {key}"
+
+
+def lost(evidence: Evidence) -> Iterator[str]:
+    """A task was bought that no job owns, nor may still turn out to own."""
+    owners = _owner(evidence)
+    unclaimed = Counter((job.account, job.line) for job in evidence.jobs if job.state in ("held", "unknown"))
+    unclaimed -= Counter(
+        (job.account, job.line) for job in evidence.jobs if job.state in ("held", "unknown") and job.task_id
+    )
+    for task in _paid(evidence):
+        if (task.account, task.id) in owners:
+            continue
+        if unclaimed[task.account, task.prompt] > 0:
+            unclaimed[task.account, task.prompt] -= 1
+        else:
+            yield f"{task.account}: task {task.id} cost {task.charged} and nobody owns it: {task.prompt!r}"
+
+
+def wrong_adoptions(evidence: Evidence) -> Iterator[str]:
+    """A job follows a task that is not its own."""
+    known = {(task.account, task.id): task for task in evidence.tasks}
+    for job in evidence.jobs:
+        if job.task_id is None:
+            continue
+        task = known.get((job.account, job.task_id))
+        if task is None:
+            yield f"job {job.id} ({job.state}) has task {job.task_id}, which {job.account} never made"
+        elif task.prompt != job.line:
+            yield f"job {job.id} asked for {job.line!r} and has task {task.id}: {task.prompt!r}"
+        elif task.idempotency_key is not None and job.idempotency_key not in (None, task.idempotency_key):
+            yield f"job {job.id} has key {job.idempotency_key}, its task {task.id} came under {task.idempotency_key}"
+
+
+def twins(evidence: Evidence) -> Iterator[str]:
+    """Two jobs own one task, or share a key."""
+    for name in ("task_id", "idempotency_key"):
+        owned = Counter((job.account, getattr(job, name)) for job in evidence.jobs if getattr(job, name))
+        for (account, value), count in owned.items():
+            if count > 1:
+                yield f"{account}: {count} jobs have {name} {value}"
+
+
+def job_bills(evidence: Evidence) -> Iterator[str]:
+    """A job's bill is not its task's. A held one without a task may owe anything from nothing to its price."""
+    known = {(task.account, task.id): task for task in evidence.tasks}
+    unowned: dict[tuple[str, str], list[Task]] = defaultdict(list)
+    owners = _owner(evidence)
+    for task in evidence.tasks:
+        if (task.account, task.id) not in owners:
+            unowned[task.account, task.prompt].append(task)
+    for job in evidence.jobs:
+        task = known.get((job.account, job.task_id or ""))
+        if task is not None and job.net != task.net:
+            yield f"job {job.id} ({job.state}) is billed {job.net}, its task {task.id} cost {task.net}"
+        if task is None and job.net != 0:
+            yield f"job {job.id} ({job.state}) is billed {job.net} without a task"
+        for maybe in unowned[job.account, job.line] if job.state == "held" else ():
+            if job.estimated is not None and maybe.charged > job.estimated:
+                yield f"job {job.id} may owe {maybe.charged}, which is more than its price {job.estimated}"
+
+
+def ledger_difference(evidence: Evidence) -> Iterator[str]:
+    """An account's bill is not the provider's, but for tasks that held jobs may own."""
+    owners = _owner(evidence)
+    for account in sorted(evidence.limits):
+        tasks = [task for task in evidence.tasks if task.account == account]
+        theirs = sum((task.net for task in tasks), Decimal(0))
+        open_ones = sum((task.net for task in tasks if (account, task.id) not in owners), Decimal(0))
+        ours = evidence.net.get(account, Decimal(0))
+        if ours != theirs - open_ones:
+            yield f"{account}: our net is {ours}, theirs {theirs} with {open_ones} of it open"
+        if evidence.unsettled.get(account, Decimal(0)) != 0:
+            yield f"{account}: {evidence.unsettled[account]} credits are still not settled"
+
+
+def fates(evidence: Evidence) -> Iterator[str]:
+    """A job's end is not its task's: a completed render is never failed, a failed one never succeeded."""
+    known = {(task.account, task.id): task for task in evidence.tasks}
+    for job in evidence.jobs:
+        task = known.get((job.account, job.task_id or ""))
+        if task is None:
+            if job.state in FINISHED:
+                yield f"job {job.id} is {job.state} without a task"
+            continue
+        if job.state == "failed" and task.outcome == "completed":
+            yield f"job {job.id} failed, but its task {task.id} was completed"
+        if job.state in FINISHED and task.outcome != "completed":
+            yield f"job {job.id} is {job.state}, but its task {task.id} {task.outcome}"
+        if job.error == "moderated" and task.outcome != "moderated":
+            yield f"job {job.id} says moderated, its task {task.id} was {task.outcome}"
+
+
+def published(evidence: Evidence) -> Iterator[str]:
+    """What a job says it has is not there as it says; or something is there that no job says it has."""
+    there = {each.path: each for each in evidence.files}
+    told = {}
+    for job in evidence.jobs:
+        for number, output in enumerate(job.outputs):
+            found = told[output.path] = there.get(output.path)
+            where = f"job {job.id}, {output.path.name}"
+            if found is None:
+                yield f"{where}: it is not there"
+            elif (found.size, found.sha256) != (output.size, output.sha256):
+                yield f"{where}: it is not as recorded"
+            elif (found.task_id, found.index) != (job.task_id, number):
+                yield f"{where}: it is output {found.index} of task {found.task_id}, not {number} of {job.task_id}"
+            if output.path.with_name(output.path.name + ".json") not in evidence.sidecars:
+                yield f"{where}: its sidecar is missing"
+    for path in sorted(set(there) - set(told)):
+        yield f"{path.name} belongs to no job"
+
+
+def complete(evidence: Evidence) -> Iterator[str]:
+    """A finished job lacks files; a file is not whole; parts were left behind."""
+    known = {(task.account, task.id): task for task in evidence.tasks}
+    for job in evidence.jobs:
+        task = known.get((job.account, job.task_id or ""))
+        if job.state == "succeeded" and task is not None and len(job.outputs) != task.outputs:
+            yield f"job {job.id} succeeded with {len(job.outputs)} of {task.outputs} files"
+    for each in evidence.files:
+        if not each.whole:
+            yield f"{each.path.name} is not what the provider made"
+    for stray in evidence.strays:
+        yield f"{stray.name} was left behind"
+
+
+def limits(evidence: Evidence) -> Iterator[str]:
+    """The provider saw more tasks at once, or more requests in 60 s, than were allowed."""
+    for account, allowed in evidence.limits.items():
+        seen = evidence.seen.get(account)
+        if seen is not None and seen.in_flight > allowed.concurrency:
+            yield f"{account}: {seen.in_flight} tasks at once, {allowed.concurrency} allowed"
+        if seen is not None and seen.per_minute > allowed.per_minute:
+            yield f"{account}: {seen.per_minute} requests in 60 s, {allowed.per_minute} allowed"
+
+
+def leaks(evidence: Evidence) -> Iterator[str]:
+    """The providers noted a credential where none belongs, or a broken promise."""
+    yield from evidence.remarks
+
+
+def edges(evidence: Evidence) -> Iterator[str]:
+    """The log tells of a step that the table of transitions does not know, or that does not follow from the last."""
+    stands: dict[int, str] = {}
+    for step in evidence.steps:
+        before = stands.get(step.job_id)
+        if step.source != before:
+            yield f"job {step.job_id}: {step.event} from {step.source}, but it was {before}"
+        elif not _allowed(step):
+            yield f"job {step.job_id}: {step.event} from {step.source} to {step.target}"
+        stands[step.job_id] = step.target
+    for job in evidence.jobs:
+        if job.id in stands and stands[job.id] != job.state:
+            yield f"job {job.id} is {job.state}, its log ends with {stands[job.id]}"
+        if job.id not in stands:
+            yield f"job {job.id} has no log"
+
+
+def _allowed(step: Step) -> bool:
+    if step.source is None:
+        return step.event == Event.ENQUEUED and step.target in ("queued", "waiting")
+    ways = {source.value: target.value for source, target in TRANSITIONS[Event(step.event)].items()}
+    return ways.get(step.source) == step.target
+
+
+def endings(evidence: Evidence) -> Iterator[str]:
+    """Something has not ended, or the last exit code does not say how it did."""
+    for job in evidence.jobs:
+        if job.state not in ENDED:
+            yield f"job {job.id} is still {job.state}"
+    if evidence.last is not None and evidence.last.code != expected_code(evidence):
+        yield f"the last run ended with {evidence.last.code}, the jobs say {expected_code(evidence)}"
+
+
+def expected_code(evidence: Evidence) -> int:
+    states = Counter(job.state for job in evidence.jobs)
+    if states["held"]:
+        return 4
+    return 1 if states["failed"] or states["partial"] else 0
+
+
+def open_keys(evidence: Evidence) -> Iterator[str]:
+    """Where keys are honoured, a lost answer is never left to a person: the outages here are shorter than the window."""
+    for job in evidence.jobs:
+        if job.state == "held" and job.idempotency_key and job.error in NOT_OURS:
+            yield f"job {job.id} is held ({job.error}) though its key could have been sent again"
+
+
+def messages(evidence: Evidence) -> Iterator[str]:
+    """A traceback reached the user, or a run ended in a way that is none of ours."""
+    for ended in evidence.ended:
+        if "Traceback (most recent call last)" in ended.err + ended.out:
+            yield f"a traceback: {ended.said()}"
+        elif ended.code not in KNOWN_CODES:
+            yield f"ended with {signalled(ended.code)}: {ended.said()}"
+
+
+KNOWN_CODES = frozenset({0, 1, 4, 5, 130, 143, -9})
+
+RULES: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
+    rule.__name__: rule
+    for rule in (
+        doubles, lost, wrong_adoptions, twins, job_bills, ledger_difference, fates, published, complete, limits, leaks,
+        edges, endings, open_keys, messages,
+    )
+}  # fmt: skip

@@ -1,0 +1,129 @@
+"""One queue and all that belongs to it: orders, providers, runs; and what is left behind when they are over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from torture import evidence
+from torture.commands import Commands, Ended, Running
+from torture.evidence import SIZES, Evidence
+from torture.manifests import Limits, Orders
+from torture.providers import Providers, serving
+
+from runner.sandbox import fingerprint
+
+LIMITS = {"happyhorse": Limits(4, 60), "seedance2ai": Limits(6, 240)}
+OVER = frozenset({0, 1, 4})  # exit codes of a run in which nothing can move by itself any more
+ROUNDS = 5  # runs without faults in which everything must come to its end
+SETTLING = 70.0  # scaled seconds between two runs while a refund is still awaited
+
+
+@dataclass
+class Trial:
+    """`speed` divides every wait of both sides. `queue` is a file below `folder`, or a database's URL."""
+
+    folder: Path
+    seed: str
+    speed: float
+    orders: Orders
+    sandbox: Providers
+    commands: Commands
+    queue: str
+    keys: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    @property
+    def renders(self) -> Path:
+        return self.orders.folder / "renders"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        given = ("run", str(self.orders.manifest), "--yes", "--speed", f"{self.speed:g}")
+        return (*given, "--no-progress", "--db", self.queue, *self.flags)
+
+    def start(self, **more: str) -> Running:
+        return self.commands.start(*self.arguments, **more)
+
+    def run(self, **more: str) -> Ended:
+        return self.commands.run(*self.arguments, **more)
+
+    def finish(self) -> Ended:
+        """Runs on, with nothing going wrong any more, until nothing moves by itself; returns the last run."""
+        self.sandbox.restart(faults="")
+        last = self.run()
+        for _ in range(ROUNDS):
+            if last.code in OVER and not self._awaits_refunds():
+                break
+            time.sleep(SETTLING / self.speed)
+            last = self.run()
+        return last
+
+    def _awaits_refunds(self) -> bool:
+        return any(Decimal(account["unsettled"]) for account in self.credits())
+
+    def credits(self) -> Sequence[Mapping[str, str]]:
+        found: Sequence[Mapping[str, str]] = self.commands.json("credits", "--db", self.queue)["accounts"]
+        return found
+
+    def jobs(self) -> list[evidence.Job]:
+        return evidence.jobs(self.commands.json("jobs", "--db", self.queue))
+
+    def evidence(self, last: Ended | None, steps: Callable[[str], list[evidence.Step]] = evidence.steps) -> Evidence:
+        """To be gathered when no run is alive. `steps` reads the event log of the queue."""
+        owners = {fingerprint(key): account for account, key in self.keys.items()}
+        observed, credits = self.sandbox.observed(), self.credits()
+        return Evidence(
+            jobs=self.jobs(),
+            tasks=evidence.tasks(self.sandbox.ledger(), owners),
+            steps=steps(self.queue),
+            files=[evidence.file(path) for path in evidence.published(self.renders)],
+            sidecars=evidence.sidecars(self.renders),
+            strays=evidence.parts(self.renders),
+            seen=evidence.seen(observed, owners),
+            limits={account: self.orders.limits[account] for account in self.keys},
+            net={account["account"]: Decimal(account["net"]) for account in credits},
+            unsettled={account["account"]: Decimal(account["unsettled"]) for account in credits},
+            remarks=evidence.remarks(observed),
+            ended=tuple(self.commands.ended),
+            last=last,
+            fired=observed["faults_fired"],
+        )
+
+
+@contextmanager
+def trial(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    seed: str,
+    speed: float,
+    render: float,
+    faults: str = "",
+    queue: str | None = None,
+    limits: Mapping[str, Limits] = LIMITS,
+    keys: Mapping[str, str] | None = None,
+    flags: tuple[str, ...] = (),
+    options: tuple[str, ...] = (),
+) -> Iterator[Trial]:
+    """A trial with its providers up; no order is placed yet. `render`: the median of a video, in scaled seconds.
+
+    `keys` replace the providers' example keys; `options` are further ones of the sandbox, `flags` of every run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    anchor = time.time()
+    sizes = ("--media-bytes", f"{SIZES[0]}-{SIZES[1]}", "--render", f"{render:g}")
+    sandbox = Providers(folder, speed, anchor, seed, (*sizes, *options))
+    with serving(sandbox, faults):
+        mine = {name: (keys or sandbox.about["keys"])[name] for name in names}
+        environment = {"RUNNER_ANCHOR": repr(anchor)}
+        for name, key in mine.items():
+            environment[f"{name.upper()}_API_KEY"] = key
+            environment[f"{name.upper()}_BASE_URL"] = sandbox.about["base_urls"][name]
+        orders = Orders(folder / "orders", f"torture-{seed}", limits)
+        commands = Commands(folder, environment)
+        yield Trial(folder, seed, speed, orders, sandbox, commands, queue or str(folder / "queue.db"), mine, flags)
