@@ -103,7 +103,7 @@ class Scene:
         return Decimal(self.sandbox.ledger()["providers"][provider]["net"])
 
     def tasks(self, provider: str) -> list[Mapping[str, Any]]:
-        accounts = self.sandbox.ledger()["providers"][provider]["accounts"]
+        accounts = self.sandbox.ledger()["providers"].get(provider, {"accounts": {}})["accounts"]
         return [task for account in accounts.values() for task in account["tasks"]]
 
     async def _lane(self, stack: AsyncExitStack, store: Store, name: str) -> Lane:

@@ -1,4 +1,4 @@
-"""The sandbox as a server: its options are checked, its state outlives SIGKILL, it answers nothing that it has not kept."""
+"""The sandbox as a server: options checked, state that outlives SIGKILL, no answer that is not kept."""
 
 from __future__ import annotations
 

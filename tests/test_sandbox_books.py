@@ -73,7 +73,8 @@ async def test_the_books_hold_through_a_storm(provider: str) -> None:
                             break
 
         await asyncio.gather(*(pour() for _ in range(30)))
-        await client.sandbox.clock.sleep(300)
+        await client.sandbox.clock.sleep(60)  # for what is accepted later
+        client.sandbox.clock.leap(1000)
         books, observed = client.books(), client.sandbox.observed()
         tasks = {task["id"]: task for task in books["tasks"]}
         assert accepted <= set(tasks)
@@ -159,6 +160,14 @@ async def test_every_answer_carries_the_sandboxs_time() -> None:
         assert client.sandbox.clock.now() > 4_000_000_000
 
 
+async def test_time_can_leap() -> None:
+    async with client_of("happyhorse") as client:
+        task = await client.ordered()
+        before = client.sandbox.clock.now()
+        assert (await client.control("leap", {"seconds": 3600}))["now"] >= before + 3600
+        assert (await client.status(task))["status"] == "completed"
+
+
 async def test_the_journal_tells_every_request() -> None:
     async with client_of("seedance2ai") as client:
         task = await client.ordered(key="order-1")
@@ -197,6 +206,11 @@ async def test_equal_bodies_under_several_keys_are_counted() -> None:
         await client.ordered({"prompt": "a dog"}, key="order-3")
         observed = client.sandbox.observed()
         assert (observed["bodies_with_several_keys"], observed["bodies_bought_again"]) == (1, 1)
+        assert observed["keys_with_several_requests"] == 0
+        await client.fault("lost_request")
+        with pytest.raises(httpx.TransportError):
+            await client.order({"prompt": "a bird"}, key="order-3")
+        assert client.sandbox.observed()["keys_with_several_requests"] == 1
 
 
 @pytest.mark.parametrize(
@@ -208,6 +222,7 @@ async def test_equal_bodies_under_several_keys_are_counted() -> None:
         ("faults", {"name": "lost_answer", "times": 0}, "times must be"),
         ("faults", {"name": "lost_answer", "seconds": 5}, "has no parameter"),
         ("outage", {"provider": "happyhorse"}, "seconds must be"),
+        ("leap", {"seconds": -1}, "seconds must be"),
         ("credits", {"provider": "happyhorse", "key": "short", "balance": "1"}, "key must be"),
         ("credits", {"provider": "happyhorse", "key": KEY, "balance": "lots"}, "not an amount"),
         ("credits", {"provider": "happyhorse", "key": KEY, "balance": "-1"}, "must not be negative"),

@@ -52,14 +52,14 @@ async def lost_answer_is_charged(client: Client) -> None:
     charged(client, 2)
 
 
-@TRIES.of("late_accept")
+@TRIES.of("late_accept", timed=True)
 async def late_accept_is_charged_after_its_time(client: Client) -> None:
-    await client.fault("late_accept", seconds=20)
+    await client.fault("late_accept", seconds=100)
     await failing(client, httpx.RemoteProtocolError)
     charged(client, 0)
     started = client.sandbox.clock.now()
     await until(lambda: tasks_of(client))
-    assert client.sandbox.clock.now() - started > 15
+    assert client.sandbox.clock.now() - started > 80
     charged(client)
 
 
@@ -109,7 +109,7 @@ async def hang_answers_nothing(client: Client) -> None:
     for processed, times in ((True, 1), (False, 1)):
         await client.fault("hang", processed=processed)
         with pytest.raises(httpx.ReadTimeout):
-            await client.ask("POST", path_of(client), json={"prompt": "a cat"}, timeout=0.15)
+            await client.ask("POST", path_of(client), json={"prompt": "a cat"}, timeout=0.4)
         charged(client, times)
 
 
@@ -174,7 +174,7 @@ async def huge_body_is_as_long_as_ordered(client: Client) -> None:
         assert task_id(answer.json()) in [task["id"] for task in client.books()["tasks"]]
 
 
-@TRIES.of("slow_body")
+@TRIES.of("slow_body", timed=True)
 async def slow_body_takes_its_time_and_is_whole(client: Client) -> None:
     for part in ("body", "headers"):
         await client.fault("slow_body", seconds=50, part=part)
@@ -222,10 +222,10 @@ async def polls_go_wrong(client: Client) -> None:
 async def unknown_status_lasts_for_a_while_even_past_the_end(client: Client) -> None:
     for when in ("poll", "submit"):
         await client.fault("unknown_status", when=when, status="REVIEW", seconds=40)
-        shown = await client.finish(await client.ordered())
-        assert shown["status"] == "REVIEW"
-        while shown["status"] == "REVIEW":
-            shown = await client.status(shown["id"])
+        task = await client.ordered()
+        assert (await client.finish(task))["status"] == "REVIEW"
+        client.sandbox.clock.leap(41)
+        shown = await client.status(task)
         assert shown["status"] == "completed"
         assert url_of(shown)
 
@@ -250,7 +250,7 @@ async def hidden_is_not_in_the_list_but_can_be_polled(client: Client) -> None:
         task = await client.ordered()
         assert await listed(client) == []
         assert (await client.status(task))["id"] == task
-        await client.sandbox.clock.sleep(31)
+        client.sandbox.clock.leap(31)
         assert await listed(client) == [task]
 
 
@@ -283,7 +283,7 @@ async def late_refund_comes_after_the_failure(client: Client) -> None:
     shown = await ended(client, task)
     assert (shown["status"], shown["credits_used"]) == ("failed", int(price))
     assert client.money() == (price, "0")
-    await client.sandbox.clock.sleep(61)
+    client.sandbox.clock.leap(61)
     assert (await client.status(task))["credits_used"] == 0
     assert client.money() == (price, price)
 
@@ -292,7 +292,7 @@ async def late_refund_comes_after_the_failure(client: Client) -> None:
 async def stuck_never_ends_by_itself(client: Client) -> None:
     await client.fault("stuck")
     task = await client.ordered()
-    await client.sandbox.clock.sleep(60)
+    client.sandbox.clock.leap(10**7)
     assert (await client.status(task))["status"] not in ("completed", "failed")
     assert client.books()["tasks"][0]["finishes_at"] > client.sandbox.clock.now() + 10**8
 

@@ -83,7 +83,7 @@ async def changed_etag_is_another_file_from_now_on(client: Client) -> None:
     assert (await client.http.get(url)).content == after.content
 
 
-@TRIES.of("slow_download")
+@TRIES.of("slow_download", timed=True)
 async def slow_download_takes_its_time(client: Client) -> None:
     url = await client.result()
     await client.fault("slow_download", seconds=60)

@@ -125,7 +125,7 @@ async def test_the_balance_falls_with_a_charge_and_comes_back_with_a_refund() ->
 
 
 async def test_the_list_is_the_accounts_own_newest_first_in_pages() -> None:
-    async with client_of("happyhorse", speed=50) as client:
+    async with client_of("happyhorse") as client:
         tasks = [await client.ordered({"prompt": f"cat {number}"}) for number in range(5)]
         image = await client.ordered({"prompt": "a still"}, path=IMAGE)
         await client.finish(tasks[0])
@@ -181,10 +181,10 @@ async def test_sixty_requests_a_minute_whatever_they_are() -> None:
 
 
 async def test_the_window_slides() -> None:
-    async with client_of("happyhorse", speed=300, rate_limits={"happyhorse": 2}) as client:
+    async with client_of("happyhorse", rate_limits={"happyhorse": 2}) as client:
         statuses = [(await client.ask("GET", "/api/v1/credits")).status_code for _ in range(3)]
         assert statuses == [200, 200, 429]
-        await client.sandbox.clock.sleep(61)
+        client.sandbox.clock.leap(61)
         assert (await client.ask("GET", "/api/v1/credits")).status_code == 200
 
 

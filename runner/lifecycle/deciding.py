@@ -17,13 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from runner.errors import ErrorKind
 from runner.exchange import Action, Refusal, Report
 from runner.jobs import Change, Event, OutputRow, Standing, State
 from runner.store.work import Work
 
-RESOLVE = "runner resolve JOB --adopt ID, --resubmit or --abandon"
+# A running task is asked for its cost when it ends; until then nobody asks.
+NOT_ASKED: dict[str, Any] = {"unsettled": False, "settle_at": None, "settle_asks": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def retry(work: Work, outputs: Sequence[OutputRow], now: datetime) -> Change | D
         case State.HELD if lacks_only_files(work):
             return _fetch_again(work, outputs, now)
         case State.HELD:
-            return Declined("it is held: it may have been paid for already", f"decide with {RESOLVE}")
+            return Declined("it is held: it may have been paid for already", f"decide: {commands(work.id)}")
         case State.CANCELLED:
             return Declined("it was cancelled", "run its manifest again, or ask for another take")
         case State.SUCCEEDED | State.PARTIAL:
@@ -71,7 +73,8 @@ def cancel(work: Work, now: datetime) -> Change | Declined:
         case State.DOWNLOADING:
             return Declined("it is downloading: the render is complete and paid for")
         case State.HELD:
-            return Declined("it is held: it may have been paid for", "give it up with runner resolve JOB --abandon")
+            hint = f"give it up: runner resolve {work.id} --abandon"
+            return Declined("it is held: it may have been paid for", hint)
         case state:
             return Declined(f"it has ended already ({state})")
 
@@ -87,7 +90,7 @@ def adopt(work: Work, task_id: str, answer: Report | Refusal, now: datetime) -> 
         return _unverified(answer, task_id)
     standing = replace(
         work.standing, state=State.RUNNING, due_at=now, task_id=task_id, status=answer.status, progress=answer.progress,
-        failure=None, errors=0, accepted_at=now, finished_at=None,
+        failure=None, errors=0, accepted_at=now, finished_at=None, **NOT_ASKED,
     )  # fmt: skip
     return _change(work, Event.ADOPTED, standing, now, task_id=task_id, how="by a person's word", status=answer.status)
 
@@ -108,8 +111,13 @@ def abandon(work: Work, now: datetime) -> Change | Declined:
     """held → cancelled. Why it was held stays written on it."""
     if work.standing.state is not State.HELD:
         return not_held(work)
-    standing = replace(work.standing, state=State.CANCELLED, due_at=now, unsettled=False, settle_at=None)
+    standing = replace(work.standing, state=State.CANCELLED, due_at=now)
     return _change(work, Event.ABANDONED, standing, now)
+
+
+def commands(job: int) -> str:
+    """The three ways to decide about a held job."""
+    return f"runner resolve {job} --adopt ID | --resubmit | --abandon"
 
 
 def not_held(work: Work) -> Declined:
@@ -129,10 +137,11 @@ def at_most(work: Work) -> Decimal | None:
 
 def _fetch_again(work: Work, outputs: Sequence[OutputRow], now: datetime) -> Change:
     """Where a wanted file still has a URL it is fetched from there; otherwise the task is asked for a fresh one."""
-    known = any(row.url and not row.path for row in outputs)
-    event, state = (Event.FETCHED_AGAIN, State.DOWNLOADING) if known else (Event.ADOPTED, State.RUNNING)
-    standing = replace(work.standing, state=state, due_at=now, failure=None, errors=0)
-    return _change(work, event, standing, now, how="the files are fetched again")
+    standing = replace(work.standing, state=State.DOWNLOADING, due_at=now, failure=None, errors=0)
+    if any(row.url and not row.path for row in outputs):
+        return _change(work, Event.FETCHED_AGAIN, standing, now)
+    running = replace(standing, state=State.RUNNING, **NOT_ASKED)
+    return _change(work, Event.ADOPTED, running, now, task_id=work.standing.task_id or "", how="for a fresh URL")
 
 
 def _unverified(refusal: Refusal, task_id: str) -> Declined:

@@ -44,6 +44,7 @@ class Desk:
     trusted: bool = True
     paused: bool = False
     every: timedelta = timedelta(0)
+    told_limit: int | None = None
     asked_alone: dict[int, datetime] = field(default_factory=dict)
     random: Callable[[], float] = random.random
 
@@ -78,9 +79,12 @@ class Desk:
             await self.store.write(account_rows.stop, self.account, refusal.message)
 
     async def _obey_limit(self, limit: int) -> None:
-        documented = [w for w in self.provider.windows if w.seconds == 60]
-        if documented and documented[0].limit != limit:
-            await self.store.write(account_rows.obey_limit, self.account, limit)
+        """The provider's own word about its per-minute limit replaces the documented one."""
+        documented = next((w.limit for w in self.provider.windows if w.seconds == 60), None)
+        believed = self.told_limit or documented
+        if believed is not None and believed != limit:
+            await self.store.write(account_rows.obey_limit, self.account, believed, limit)
+            self.told_limit = limit
 
     async def permit(self) -> int | None:
         """Waits for the right to make one more unpaid request; returns its row in the log."""

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -221,7 +222,8 @@ class Api:
             await self.clock.sleep(seconds)
             if held:
                 self.desk.keys.release(held)
-            self.process(dialect, route, incoming, struck)
+            with suppress(StateUnusable):
+                self.process(dialect, route, incoming, struck)
 
         task = asyncio.create_task(accept())
         self._later.add(task)

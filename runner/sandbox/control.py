@@ -8,6 +8,7 @@ POST outage  {"provider", "seconds", "name"?, …the fault's parameters}
 POST credits {"provider", "key", "balance"?, "paid_access"?}
 POST keys    {"provider", "key", "revoked"}
 POST finish  {"provider", "task_id", "outcome"?}
+POST leap    {"seconds"}
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Control:
             "credits": self.set_credits,
             "keys": self.set_key,
             "finish": self.finish,
+            "leap": self.leap,
         }
         return [
             *(web.get(f"/_sandbox/{name}", self._looking(look)) for name, look in looks.items()),
@@ -134,10 +136,9 @@ class Control:
 
     def begin_outage(self, body: dict[str, Any]) -> Any:
         """Until it is over every request that the fault can strike meets it; 0 seconds ends an outage."""
-        provider, seconds = self._provider(body), body.pop("seconds", None)
-        if not isinstance(seconds, int | float) or seconds < 0:
-            raise BadRequest("seconds must be a number")
-        fault = make_fault(body.pop("name", "unavailable"), {k: v for k, v in body.items() if k != "provider"})
+        provider, seconds = self._provider(body), _seconds(body)
+        parameters = {name: body[name] for name in body if name not in ("provider", "seconds", "name")}
+        fault = make_fault(body.get("name", "unavailable"), parameters)
         until = self.clock.now() + seconds
         self.faults.outages[provider] = (until, fault)
         return {"provider": provider, "name": fault.name, "until": until}
@@ -168,6 +169,12 @@ class Control:
         outcome = _outcome(body.get("outcome", "completed"))
         self.books.finish(task, outcome, now)
         return {"task_id": task.id, "outcome": outcome}
+
+    def leap(self, body: dict[str, Any]) -> Any:
+        """Time goes forward at once: addresses and keys expire, tasks end, refunds come."""
+        self.clock.leap(_seconds(body))
+        self.books.settle(self.clock.now())
+        return {"now": self.clock.now()}
 
     def _provider(self, body: Mapping[str, Any]) -> str:
         name = body.get("provider")
@@ -207,6 +214,13 @@ def _outcome(value: Any) -> Outcome:
     if value not in ("completed", "failed", "moderated"):
         raise BadRequest("outcome must be completed, failed or moderated")
     return value  # type: ignore[no-any-return]  # checked above
+
+
+def _seconds(body: Mapping[str, Any]) -> float:
+    seconds = body.get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+        raise BadRequest("seconds must be a number, and not negative")
+    return float(seconds)
 
 
 def _whole(query: Mapping[str, str], name: str, default: int) -> int:

@@ -47,7 +47,7 @@ CATALOGUE: Mapping[str, Kind] = {
     "late_accept": Kind("before", SUBMIT, {"seconds": 30.0, "how": "close"}),
     # A refusal instead of processing; nothing is charged.
     "error_before_charge": Kind("instead", API, {"status": 500}),
-    "unavailable": Kind("instead", ANYWHERE, {"retry_after": None}),
+    "unavailable": Kind("instead", ANYWHERE, {"status": 503, "retry_after": None}),
     "rate_limited": Kind("instead", ANYWHERE, {"retry_after": None, "seconds": 5.0}),
     "unauthorized": Kind("instead", API, {}),
     "poll_404": Kind("instead", ("poll",), {}),

@@ -152,6 +152,14 @@ class Journal:
                  WHERE status = 429 AND account IS NOT NULL GROUP BY provider, account"""
         return {(row["provider"], row["account"]): row["n"] for row in self._pen.read(sql)}
 
+    def keys_with_several_requests(self) -> int:
+        """How many idempotency keys were sent with more than one path or body, whatever became of the requests."""
+        self.flush()
+        sql = """SELECT count(*) AS n FROM (SELECT 1 FROM requests
+                 WHERE idempotency_key IS NOT NULL AND body_sha256 IS NOT NULL
+                 GROUP BY provider, account, idempotency_key HAVING count(DISTINCT path || ' ' || body_sha256) > 1)"""
+        return int(self._pen.read(sql)[0]["n"])
+
     # -- leaks and broken promises ----------------------------------------------------------------------------------
 
     def remark(self, now: float, kind: str, provider: str, name: str, detail: str) -> None:

@@ -136,7 +136,7 @@ class MediaHost:
                 location = given["location"] or f"{self.desk.signer.origin}/elsewhere{request.path}"
                 return web.Response(status=given["status"], headers={"Location": location})
             case "unavailable" | "rate_limited":
-                return _refused(503 if fault.name == "unavailable" else 429, "SlowDown", given["retry_after"])
+                return _refused(given.get("status", 429), "SlowDown", given["retry_after"])
             case "html_media":
                 return web.Response(body=b"<html><body>Sign in</body></html>", headers={"Content-Type": "video/mp4"})
             case "empty_media":

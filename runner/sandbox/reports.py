@@ -102,6 +102,7 @@ class Reports:
             "accounts": accounts,
             "leaks": self.desk.journal.remarks("leak"),
             "violations": self.desk.journal.remarks("violation"),
+            "keys_with_several_requests": self.desk.journal.keys_with_several_requests(),
             "bodies_with_several_keys": self.desk.books.bodies_with_several_keys(),
             "bodies_bought_again": self.desk.books.bodies_bought_again(),
             "faults_fired": self.desk.journal.fired(),

@@ -52,10 +52,10 @@ def stop_model(connection: Connection, account: str, model: str) -> None:
     connection.execute(update(accounts).where(accounts.c.name == account).values(stopped_models=names))
 
 
-def obey_limit(connection: Connection, account: str, limit: int) -> None:
-    """`X-RateLimit-Limit` replaces the documented default of the per-minute window, unless ours is stricter by choice."""
+def obey_limit(connection: Connection, account: str, believed: int, limit: int) -> None:
+    """`X-RateLimit-Limit` replaces what was believed of the per-minute window; a limit of the person's own stays."""
     held = lock_account(connection, account)
-    windows = tuple(Window(limit, w.seconds) if w.seconds == 60 else w for w in held.windows)
+    windows = tuple(Window(limit, 60) if w == Window(believed, 60) else w for w in held.windows)
     if windows != held.windows:
         text = json.dumps([[w.limit, w.seconds] for w in windows])
         connection.execute(update(accounts).where(accounts.c.name == account).values(windows=text))

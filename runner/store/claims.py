@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Executable, Row, bindparam, delete, func, insert, select, text, type_coerce, update
 
-from runner.jobs import Event, State
+from runner.jobs import TERMINAL, Event, State
 from runner.ledger import ZERO, reserve
 from runner.limits import Window, next_room, room
 from runner.store.changes import attempts, book, events, jobs, requests
@@ -33,6 +33,7 @@ totals = Total.__table__  # type: ignore[attr-defined]
 # SQLite uses a partial index only for a query that repeats the index's own condition to the letter.
 IS_MOVING = text(f"jobs.{MOVING}")
 IS_POSTPONED = text(POSTPONED)
+IS_UNSETTLED = text("jobs.settle_at IS NOT NULL")
 QUEUED = text("jobs.state = 'queued'")
 
 LOST_ANSWERS = 3  # so many answers lost …
@@ -124,6 +125,7 @@ def claim(connection: Connection, now: datetime, wants: Wants) -> Round:
         taken.polls = desk.polls()
         taken.settles = desk.settles()
         taken.in_flight += len(taken.submissions)
+        account = desk.account  # with the moment of its next list
     taken.wake_at = _wake_at(connection, now, account, wants)
     return taken
 
@@ -271,9 +273,9 @@ class _Desk:
 
     def settles(self) -> list[Claim]:
         """Ended tasks whose final cost is not known yet, when it is time to ask again."""
-        due = jobs.c.settle_at <= self.now
+        due = [IS_UNSETTLED, jobs.c.state.in_(TERMINAL), jobs.c.settle_at <= self.now]
         most = min(self.wants.settles, self.room)
-        return self._logged(_lease(self.connection, self.wants, [jobs.c.settle_at.is_not(None), due], most, "settle_at"))
+        return self._logged(_lease(self.connection, self.wants, due, most, "settle_at"))
 
     def _requests(self, states: list[State], most: int) -> list[Claim]:
         return self._logged(_lease_due(self.connection, self.now, self.wants, states, min(most, self.room)))
@@ -295,18 +297,24 @@ class _Desk:
 
     def _next_list_at(self, at: datetime) -> None:
         self.connection.execute(update(accounts).where(accounts.c.name == self.account.name).values(list_at=at))
+        self.account = replace(self.account, list_at=at)  # what its pages cannot answer for waits for the next one
 
 
 def lost_answers_until(connection: Connection, account: str, now: datetime) -> datetime | None:
-    """Until when the account stays closed because living processes lost too many answers; None when it is open."""
+    """Until when the account stays closed because living processes lost too many answers; None when it is open.
+
+    Each group of answers that were lost within ten minutes closes it for ten minutes from its last one.
+    """
     recent = (
         select(attempts.c.answered_at)
-        .where(text("outcome = 'no_answer'"), attempts.c.account == account, attempts.c.answered_at > now - LOST_WITHIN)
+        .where(text("outcome = 'no_answer'"), attempts.c.account == account)
+        .where(attempts.c.answered_at > now - 2 * LOST_WITHIN)
         .order_by(attempts.c.answered_at.desc())
-        .limit(LOST_ANSWERS)
     )
-    found: list[datetime] = list(connection.execute(recent).scalars())
-    return found[0] + LOST_WITHIN if len(found) == LOST_ANSWERS else None
+    lost: list[datetime] = list(connection.execute(recent).scalars())
+    groups = zip(lost, lost[LOST_ANSWERS - 1 :], strict=False)
+    closing = (last + LOST_WITHIN for last, first in groups if last - first <= LOST_WITHIN)
+    return max((until for until in closing if until > now), default=None)
 
 
 def _affordable(connection: Connection, account: str, intents: Sequence[Intent]) -> tuple[list[Intent], bool]:
@@ -478,27 +486,39 @@ def _wake_at(connection: Connection, now: datetime, account: LockedAccount, want
     """The next moment at which something of this account falls due by itself.
 
     What is due already and was not claimed waits for something else: for hands, which their owner knows, for room in
-    the window, or for the next walk over the list.
+    the window, or for the next walk over the list. Downloads go whatever the account may do.
     """
+    download = _next_due(connection, now, account, [State.DOWNLOADING])
+    if account.stopped is not None:
+        return download  # for the rest a person is needed
     if account.blocked(now):
-        return account.blocked_until  # None: a person is needed
+        return _earliest(now, download, account.blocked_until)
     full = next_room(account.windows, _request_ends(connection, now, account), now)
-    asking = [t if full is None else max(t, full) for t in _asking_due(connection, account) if t is not None]
+    asked = [_next_due(connection, now, account, [State.UNKNOWN, State.RUNNING]), _next_bill(connection, now, account)]
+    asking = [max(at, full) if at is not None and full is not None else at for at in asked]
     lost = None if wants.keyed else lost_answers_until(connection, account.name, now)
-    times = [*asking, _postponed_until(connection, now, account), full, lost, account.paused_until, account.list_at]
-    return min((t for t in times if t is not None and t > now), default=None)
+    postponed = _postponed_until(connection, now, account)
+    return _earliest(now, download, *asking, postponed, full, lost, account.paused_until, account.list_at)
 
 
-def _asking_due(connection: Connection, account: LockedAccount) -> tuple[datetime | None, datetime | None]:
-    """When the next free moving job and the next unsettled bill are due."""
-    free = jobs.c.lease.is_(None)
-    moving = [State.UNKNOWN, State.RUNNING, State.DOWNLOADING]
-    due = select(func.min(jobs.c.due_at)).where(IS_MOVING, jobs.c.account == account.name, free, jobs.c.state.in_(moving))
-    bill = select(func.min(jobs.c.settle_at)).where(jobs.c.settle_at.is_not(None), jobs.c.account == account.name, free)
-    return connection.execute(due).scalar_one(), connection.execute(bill).scalar_one()
+def _earliest(now: datetime, *times: datetime | None) -> datetime | None:
+    return min((at for at in times if at is not None and at > now), default=None)
+
+
+def _next_due(connection: Connection, now: datetime, account: LockedAccount, states: list[State]) -> datetime | None:
+    later = [IS_MOVING, jobs.c.account == account.name, jobs.c.state.in_(states), jobs.c.due_at > now]
+    return _least(connection, jobs.c.due_at, *later, jobs.c.lease.is_(None))
+
+
+def _next_bill(connection: Connection, now: datetime, account: LockedAccount) -> datetime | None:
+    later = [IS_UNSETTLED, jobs.c.account == account.name, jobs.c.state.in_(TERMINAL), jobs.c.settle_at > now]
+    return _least(connection, jobs.c.settle_at, *later, jobs.c.lease.is_(None))
 
 
 def _postponed_until(connection: Connection, now: datetime, account: LockedAccount) -> datetime | None:
-    later = select(func.min(jobs.c.due_at)).where(IS_POSTPONED, jobs.c.account == account.name, jobs.c.due_at > now)
-    found: datetime | None = connection.execute(later).scalar_one()
+    return _least(connection, jobs.c.due_at, IS_POSTPONED, jobs.c.account == account.name, jobs.c.due_at > now)
+
+
+def _least(connection: Connection, time: Any, *conditions: Any) -> datetime | None:
+    found: datetime | None = connection.execute(select(func.min(time)).where(*conditions)).scalar_one()
     return found

@@ -1,0 +1,94 @@
+"""Kills at every commit and side effect: a run dies at the n-th time it reaches a named fail point, and the next goes on.
+
+Two ways. `each` gives every (name, n) a queue of its own: the n-th crash, then one whole recovery, n = 1, 2, 3, … until
+a run survives. `chain` crashes one queue again and again at the same point, each time at another n: crashes of recoveries.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torture.commands import Ended
+from torture.evidence import Evidence
+from torture.judge import Finding, Verdict, judge
+from torture.manifests import few
+from torture.random_kills import Torn
+from torture.trial import Trial, trial
+
+from runner.failpoints import NAMES
+
+KILLED = -9
+UNREACHED = frozenset({"before-migration-commit"})  # only a queue of an older program gets there; its own tests do
+CHAIN = (1, 2, 1, 3, 5, 8, 13, 21, 34)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One queue. `wishes` are the fail points its runs die at, in turn: name and n."""
+
+    seed: str
+    wishes: tuple[tuple[str, int], ...]
+    providers: tuple[str, ...]
+    speed: float = 60.0
+    render: float = 30.0
+
+    @property
+    def name(self) -> str:
+        return " ".join(f"{name}:{n}" for name, n in self.wishes)
+
+
+@dataclass(frozen=True)
+class Result:
+    """`died` counts the runs that the fail point killed; `findings` were made before the judge looked."""
+
+    case: Case
+    died: int
+    findings: tuple[Finding, ...]
+    evidence: Evidence
+    verdict: Verdict
+
+    @property
+    def clean(self) -> bool:
+        return not self.findings and self.verdict.clean
+
+    def story(self) -> str:
+        return "\n".join([self.case.name, *map(str, self.findings), str(self.verdict)])
+
+
+def points() -> list[str]:
+    """The fail points that an ordinary run can reach."""
+    return sorted(NAMES - UNREACHED)
+
+
+def sweep(folder: Path, case: Case) -> Result:
+    """Dies at each of the wishes that it reaches, then runs to the end and is judged."""
+    with trial(folder, case.providers, seed=case.seed, speed=case.speed, render=case.render) as here:
+        here.orders.grow(few(case.providers))
+        torn, findings, died = Torn(here.renders), list[Finding](), 0
+        for name, n in case.wishes:
+            ended = here.run(RUNNER_FAILPOINT=f"{name}:{n}")
+            findings += [Finding("torn", f"{path} after {name}:{n}") for path in torn.new()]
+            if ended.code != KILLED:
+                break
+            died += 1
+        last = _to_the_end(here)
+        found = here.evidence(last)
+    return Result(case, died, tuple(findings), found, judge(found))
+
+
+def _to_the_end(here: Trial) -> Ended:
+    """One run without any fail point is enough: nothing goes wrong in a sweep but the kills."""
+    return here.run()
+
+
+def each(seed: str, name: str, providers: Sequence[str]) -> Iterator[Case]:
+    """n = 1, 2, 3, … without end: the caller stops when a run has survived."""
+    for n in itertools.count(1):
+        yield Case(f"{seed}-{name}-{n}", ((name, n),), tuple(providers))
+
+
+def chain(seed: str, name: str, providers: Sequence[str], ns: Sequence[int] = CHAIN) -> Case:
+    return Case(f"{seed}-{name}", tuple((name, n) for n in ns), tuple(providers))
