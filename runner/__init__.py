@@ -1,6 +1,7 @@
 """runner: an asynchronous batch job runner with a persistent queue, for paid image and video generation APIs.
 
-The promise, which outranks every feature: never pay twice, never lose what was paid for, know the bill before and after.
+The promise, which outranks every feature: never pay twice, never lose what was paid for, know the bill before and
+after.
 
 Words: a *manifest* (YAML) names one *batch* of *jobs*; a job is one intended paid render. An *attempt* is one paid
 submission of a job; the provider's own object is its *task*; a downloaded file is an *output*. Limits, balance and
@@ -16,9 +17,9 @@ Floors, top to bottom; an arrow only ever points down:
     jobs · ledger · limits · exchange · errors · clock …   pure, no I/O
     (sandbox)                              the pretend providers, over real loopback HTTP; imports nothing of ours
 
-The journey of a job: `manifest` reads, `expand` makes jobs keyed by content, `store.enqueue` adds the new ones; `engine`
-asks `store.claims` who may go next and hands each job to `lifecycle`, which speaks to the provider through an adapter
-and `client`, and records every step through the store's pen before the next one is taken.
+The journey of a job: `manifest` reads, `expand` makes jobs keyed by content, `store.enqueue` adds the new ones;
+`engine` asks `store.claims` who may go next and hands each job to `lifecycle`, which speaks to the provider through
+an adapter and `client`, and records every step through the store's pen before the next one is taken.
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """What can go wrong, sorted by what to do next.
 
     RunnerError                  ends the command with one clear line and an exit code (design.md section 10)
-    ├── InputError          2    a manifest, a flag or a key is wrong: every problem with its place; nothing was written or sent
+    ├── InputError          2    a manifest, a flag or a key is wrong; nothing was written or sent
     ├── InternalError       3    a bug of ours
     ├── LocalError          7    disk, permissions, database
     └── OwnedError          8    another runner owns this queue

@@ -151,7 +151,8 @@ class Standing:
     """The part of a job that changes. `due_at`: not before then; `errors` counts errors in a row, for back-off only.
 
     `attempts` counts paid submissions; `generation` numbers the idempotency keys. `unsettled`: the final cost is not
-    known yet, asked again at `settle_at`. `accepted_at` to `finished_at` is how long the provider took. `status` is the provider's own word. `looks` counts looks for a lost answer.
+    known yet, asked again at `settle_at`. `accepted_at` to `finished_at` is how long the provider took. `status` is
+    the provider's own word. `looks` counts looks for a lost answer.
     """
 
     state: State

@@ -54,7 +54,8 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the ledger: an amount in credits (negative only to release a reservation) and where the figure is from."""
+    """One row of the ledger: an amount in credits (negative only to release a reservation) and where the figure is
+    from."""
 
     kind: EntryKind
     amount: Decimal
@@ -101,8 +102,8 @@ def settle(
     """The rows that a terminal answer causes (providers.md section 7, "Reading money").
 
     charged = what is booked already, else what the answer says was charged, else the exact documented price, else the
-    `used` figure; refunded = charged − used, or as told. Never books a refund that is only promised. Idempotent: what is
-    booked already is not booked again, and a charge seen to differ is corrected upwards as seen.
+    `used` figure; refunded = charged − used, or as told. Never books a refund that is only promised. Idempotent: what
+    is booked already is not booked again, and a charge seen to differ is corrected upwards as seen.
     """
     whole = charged if charged is not None else bill.charged or priced or used or ZERO
     if used is not None:

@@ -43,7 +43,7 @@ LONGEST_MESSAGE = 300  # characters of an exception's own text in a traceback
 
 
 class _Stderr(Console):
-    """The terminal may go away while we work (a closed window, `2>&1 | head`): then nobody reads on, and that is all."""
+    """The terminal may go away while we work (a closed window, `2>&1 | head`): then nobody reads on, that is all."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -51,7 +51,7 @@ class _Stderr(Console):
 
 
 def let_go(stream: TextIO) -> None:
-    """Nobody reads this stream any more: what is still written to it goes nowhere, quietly, at the end of Python too."""
+    """Nobody reads this stream any more: what is still written to it goes nowhere, quietly, to the end of Python."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -166,7 +166,9 @@ def describe(trouble: BaseException) -> str:
     lines: list[str] = []
     for one in _chain(trouble):
         lines += [f"{type(one).__module__}.{type(one).__qualname__}: {_message(one)}"]
-        lines += [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(one.__traceback__)]
+        lines += [
+            f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(one.__traceback__)
+        ]
         if isinstance(one, BaseExceptionGroup):
             lines += [f"  | {line}" for inner in one.exceptions for line in describe(inner).splitlines()]
     return "\n".join(lines)
@@ -236,7 +238,11 @@ class _Sink:
 
 def _in_order(event: Mapping[str, Any]) -> dict[str, Any]:
     at: datetime = event["at"]
-    first = {"at": at.astimezone(UTC).isoformat().replace("+00:00", "Z"), "level": event["level"], "event": event["event"]}
+    first = {
+        "at": at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "level": event["level"],
+        "event": event["event"],
+    }
     return {**first, **{name: value for name, value in event.items() if name not in first}}
 
 

@@ -111,12 +111,11 @@ def _rank(problem: Problem, files: Sequence[str]) -> tuple[int, int, int]:
     return (files.index(problem.place.file), problem.place.line, problem.place.column)
 
 
-def refused(file: str, problems: Iterable[Problem], more: int = 0) -> InputError:
-    """The error that refuses a whole file for all its problems; `more` were found beyond those that were kept."""
+def refused(file: str, problems: Iterable[Problem], *, cut: bool = False) -> InputError:
+    """The error that refuses a whole file for all its problems; `cut` where nobody looked for more."""
     ordered = _discreet(in_order(problems))
-    count = len(ordered) + more
-    message = f"{printable(file)}: {count} problem{'s' if count != 1 else ''}; nothing was written, nothing was sent"
-    return InputError(message, problems=ordered)
+    count = f"{len(ordered):,} problem{'s' if len(ordered) != 1 else ''}{' or more' if cut else ''}"
+    return InputError(f"{printable(file)}: {count}; nothing was written, nothing was sent", problems=ordered)
 
 
 def _discreet(problems: Sequence[Problem]) -> tuple[Problem, ...]:

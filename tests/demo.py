@@ -1,7 +1,7 @@
 """The demo: rehearses a manifest, shows how it stands, and checks that it ended as the example announces.
 
-Exits 0 when every job has the state its own prompt announces, every file is whole, and the bill equals the ledger of the
-pretend providers; the run's own exit code is shown (it is 1: a moderated and a failed job are part of the example).
+Exits 0 when every job has the state its own prompt announces, every file is whole, and the bill equals the ledger of
+the pretend providers; the run's own exit code is shown (it is 1: a moderated and a failed job are part of the example).
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def main() -> int:
     for line in wrong:
         print(f"NOT AS ANNOUNCED: {line}")
     files = sum(len(job["outputs"]) for job in jobs)
-    print(f"{len(jobs)} jobs, {files} files, each checked whole; the bill equals the pretend providers' ledger" * (not wrong))
+    print(
+        f"{len(jobs)} jobs, {files} files, each checked whole; the bill equals the pretend providers' ledger"
+        * (not wrong)
+    )
     print(f"look at them: {(place / 'renders').absolute()}")
     return 1 if wrong else 0
 
@@ -108,7 +111,11 @@ def wrong_bill(jobs: Sequence[dict[str, Any]], ledger: Path) -> list[str]:
         credits = job["credits"]
         net = Decimal(credits["charged"] or 0) - Decimal(credits["refunded"] or 0)
         ours[job["provider"]] = ours.get(job["provider"], Decimal(0)) + net
-    return [f"{name}: our bill {ours[name]}, their ledger {theirs.get(name)}" for name in ours if ours[name] != theirs.get(name)]
+    return [
+        f"{name}: our bill {ours[name]}, their ledger {theirs.get(name)}"
+        for name in ours
+        if ours[name] != theirs.get(name)
+    ]
 
 
 if __name__ == "__main__":

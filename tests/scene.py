@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -47,7 +48,13 @@ class Scene:
     windows: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def ask(
-        self, provider: str, prompt: str, *, model: str | None = None, files: Mapping[str, Path] | None = None, **more: Any
+        self,
+        provider: str,
+        prompt: str,
+        *,
+        model: str | None = None,
+        files: Mapping[str, Path] | None = None,
+        **more: Any,
     ) -> None:
         """One more video job (or of another model); `files`: role → a local file below the folder."""
         model = model or VIDEO[provider]
@@ -123,7 +130,9 @@ class Scene:
 @asynccontextmanager
 async def scene(folder: Path, *, speed: float = 120.0, render: float = 20.0, **options: Any) -> AsyncIterator[Scene]:
     anchor = time.time()
-    async with serve(Options(speed=speed, anchor=anchor, seed="7", render=render, fast_disk=True, **options)) as sandbox:
+    async with serve(
+        Options(speed=speed, anchor=anchor, seed="7", render=render, fast_disk=True, **options)
+    ) as sandbox:
         yield Scene(folder, sandbox, Clock(speed, anchor), str(folder / "runner.db"))
 
 
@@ -143,3 +152,9 @@ def _pinned(folder: Path, role: str, path: Path) -> dict[str, str]:
 
 def states(works: Sequence[Work]) -> list[str]:
     return [work.standing.state.value for work in works]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until the condition holds; the test's own timeout is its limit."""
+    while not condition():  # noqa: ASYNC110  # what is waited for is another process's or the engine's doing
+        await asyncio.sleep(0.01)

@@ -56,7 +56,7 @@ app = App(
     name="runner",
     version=__version__,
     help="Sends a manifest of image and video jobs to paid providers: never pays twice, never loses what was paid for.",
-    help_epilogue="Start with: runner plan jobs.yaml · Again is resume: runner run jobs.yaml · More: runner COMMAND --help",
+    help_epilogue="Begin with: runner plan jobs.yaml. More about a command: runner COMMAND --help",
     help_format="plaintext",
     default_parameter=Parameter(negative=(), show_default=False),
     group_parameters=OPTIONS,

@@ -5,6 +5,8 @@
     a system error            7: disk, permissions, a database that does not answer
     anything else             3: a bug; the traceback goes to the log file, and to the terminal at -vv
     Ctrl-C                    130
+
+Where several things went wrong at once, the gravest one decides.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ def call(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_process() -> None:
-    """No memory dumps (they would hold keys), and no closed standard stream: the next file opened would take its number,
-    and a stray message would be written into it."""
+    """No memory dumps (they would hold keys), and no closed standard stream: the next file opened would take its
+    number, and a stray message would be written into it."""
     if sys.platform != "win32":
         import resource
 
@@ -137,7 +139,7 @@ def _translated(error: BaseException) -> RunnerError:
         case BaseExceptionGroup():
             return _gravest(error)
         case ModuleNotFoundError(name="asyncpg"):
-            return InputError("a PostgreSQL queue needs a driver that is not installed", "pip install 'runner[postgres]'")
+            return InputError("the driver for PostgreSQL is not installed", "pip install 'runner[postgres]'")
         case OSError():
             where = f" ({error.filename})" if isinstance(error.filename, str | os.PathLike) else ""
             return LocalError(f"this machine is in the way: {error.strerror or type(error).__name__}{where}")
@@ -147,8 +149,8 @@ def _translated(error: BaseException) -> RunnerError:
 
 
 def _bug(error: BaseException) -> InternalError:
-    bug = InternalError(f"internal error: {type(error).__name__} {_place(error)}",
-                        "this is a bug; -vv or --log-file FILE shows where it comes from. Running again resumes")  # fmt: skip
+    hint = "this is a bug; -vv or --log-file FILE shows where it comes from. Running again resumes"
+    bug = InternalError(f"internal error: {type(error).__name__} {_place(error)}", hint)
     bug.__cause__ = error
     return bug
 
@@ -164,7 +166,7 @@ def _gravest(group: BaseExceptionGroup[BaseException]) -> RunnerError:
     from runner.engine.ending import PRECEDENCE
 
     found = [_translated(leaf) for leaf in _leaves(group)]
-    return min(found, key=lambda one: PRECEDENCE.index(one.exit_code))  # type: ignore[arg-type]
+    return min(found, key=lambda one: PRECEDENCE.index(one.exit_code))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -1,7 +1,7 @@
 """What a person or a script gets to see: results on stdout, everything else on stderr.
 
-Every text may hold a stranger's words (a prompt, a provider's message): on its way to a terminal, what would steer it is
-spelled out, and in JSON it is escaped. A reader who closes the pipe early has had enough; that is not an error.
+Every text may hold a stranger's words (a prompt, a provider's message): on its way to a terminal, what would steer it
+is spelled out, and in JSON it is escaped. A reader who closes the pipe early has had enough; that is not an error.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class JsonArray:
         return emit("\n]\n" if self._started else "[]\n")
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Sequence[str] = (), heading: bool = True) -> str:
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Sequence[str] = (), heading: bool = True
+) -> str:
     """A table as text, as wide as the terminal at most. Columns named in `right` are aligned to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -136,8 +138,9 @@ def drawn_text(drawable: Any) -> str:
     return "".join(f"{drawn.rstrip()}\n" for drawn in captured.get().splitlines())
 
 
-def state_cell(state: str) -> Cell:
-    return state, STATE_STYLES.get(state, "cyan")
+def state_cell(state: str, text: str = "") -> Cell:
+    """A state, or what is said of it, in the state's colour."""
+    return text or state, STATE_STYLES.get(state, "cyan")
 
 
 def credits(amount: Decimal | None) -> str:

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from runner.cli.app import EVERYDAY, Common, Json
-
 from runner import log
 from runner import plan as planning
+from runner.cli.app import EVERYDAY, Common, Json
 from runner.cli.assembly import Order, opened_for_reading, read_order
 from runner.cli.output import emit, encode, line
 from runner.cli.summary import say, show_plan

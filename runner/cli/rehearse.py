@@ -11,9 +11,8 @@ from cyclopts import Parameter
 
 from runner import log
 from runner.cli.app import EVERYDAY, Common
-
+from runner.cli.assembly import Order, RunOptions, opened_for_reading, read_order
 from runner.cli.run import perform
-from runner.cli.assembly import Order, RunOptions, read_order
 from runner.cli.summary import say
 from runner.clock import Clock
 from runner.errors import InputError
@@ -55,10 +54,8 @@ async def rehearse(
 
 async def _anchor(queue: Path) -> float:
     """A rehearsal that is taken up again goes on in its own time."""
-    if not queue.exists():
-        return time.time()
-    async with read_store(str(queue), Clock()) as store:
-        return await store.read(facts.anchor)
+    async with opened_for_reading(str(queue), Clock()) as store:
+        return await store.read(facts.anchor) if store else time.time()
 
 
 def _settings(order: Order, sandbox: Sandbox) -> Settings:

@@ -11,11 +11,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+
 from runner import log
 from runner.cli.app import EVERYDAY, Common
-
-from runner.cli.progress import shown
 from runner.cli.assembly import Order, RunOptions, clock_of, parse_caps, plan_against, prepared, read_order, work
+from runner.cli.progress import shown
 from runner.cli.summary import say, show_end, show_plan
 from runner.engine import Exit, until_next
 from runner.errors import InputError
@@ -45,7 +45,14 @@ async def run(
     settings = Settings.read(Path.cwd())
     anchor = os.environ.get("RUNNER_ANCHOR") if speed != 1.0 else None
     options = RunOptions(
-        common.db, settings, caps, overall, _moment(until), not no_wait, _speed(speed), float(anchor) if anchor else None
+        common.db,
+        settings,
+        caps,
+        overall,
+        _moment(until),
+        not no_wait,
+        _speed(speed),
+        float(anchor) if anchor else None,
     )
     order = read_order(manifest) if manifest is not None else None
     return int(await perform(order, options, common, yes=yes))

@@ -1,8 +1,8 @@
 """Questions to a provider: the account's key, deadlines, size caps, redaction and error translation are kept here.
 
-Two ways out. `Line.ask` goes over the fast transport (polls, lists, uploads, balances). `Line.submission` makes the `Ask`
-for exactly one paid request: a fresh connection, no redirects, a total deadline, and the brink: a callback that is
-awaited after DNS, TCP and TLS, and before the first byte leaves. If the callback raises, nothing is sent.
+Two ways out. `Line.ask` goes over the fast transport (polls, lists, uploads, balances). `Line.submission` makes the
+`Ask` for exactly one paid request: a fresh connection, no redirects, a total deadline, and the brink: a callback that
+is awaited after DNS, TCP and TLS, and before the first byte leaves. If the callback raises, nothing is sent.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ class Line:
         return httpx.Request(method, url, headers=sent, content=content, extensions=self._timeouts())
 
     def _timeouts(self) -> dict[str, Any]:
-        """No limits inside a request but the connect: a total deadline stands around it, because httpx's are per read."""
+        """No limits inside a request but the connect: a total deadline stands around it, because httpx's are per
+        read."""
         return {
             "timeout": {"connect": self._clock.deadline(CONNECT_SECONDS), "read": None, "write": None, "pool": None}
         }
@@ -277,7 +278,7 @@ async def brink_hook_works() -> bool:
         order.append("brink")
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610  # no Django here
     async with listener, anyio.create_task_group() as group:
         group.start_soon(listener.serve, answer)
         request = httpx.Request("POST", f"http://127.0.0.1:{port}/", extensions={"trace": _Passed(brink).trace})

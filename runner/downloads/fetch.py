@@ -159,7 +159,7 @@ class _Hand:
         return await self.start(step, *args, **kwargs)
 
     def leave(self, last: Callable[[], None]) -> asyncio.Future[None]:
-        """Nothing after this; whatever is being done now is finished first. It happens whether or not it is waited for."""
+        """Nothing comes after this; what is being done now is finished first. It happens, waited for or not."""
         doing = asyncio.shield(self.start(last))
         self._thread.shutdown(wait=False)
         return doing

@@ -74,13 +74,14 @@ def _moving(tally: Tally, hindered: Hindrances) -> int:
     downloads = tally.of(State.DOWNLOADING)
     if tally.account in hindered.stopped:
         return downloads
-    followed = tally.of(State.UNKNOWN, State.SUBMITTING, State.RUNNING) - tally.overdue
+    followed = tally.of(State.SUBMITTING, State.RUNNING) - tally.overdue
+    asked = tally.of(State.UNKNOWN)
     waiting = tally.of(State.QUEUED, State.WAITING) - tally.stopped_model
     paused = not hindered.wait and tally.account in hindered.paused
     broke = tally.account in hindered.beyond_budget and tally.of(*IN_FLIGHT) == 0
     if hindered.time_is_up or paused or broke:
         waiting = 0
-    return downloads + followed + waiting
+    return downloads + followed + waiting + (0 if paused else asked)
 
 
 def verdict(tallies: Sequence[Tally], hindered: Hindrances) -> Exit:

@@ -1,5 +1,5 @@
-"""One account's lane: claims what its limits allow, starts a short task for each claim, and sleeps until something falls
-due or something happened. Nothing is held here that a `kill -9` could lose."""
+"""One account's lane: claims what its limits allow, starts a short task for each claim, and sleeps until something
+falls due or something happened. Nothing is held here that a `kill -9` could lose."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ class Lane:
         return [intent for work in waiting if (intent := await self._ready(work)) is not None]
 
     async def _ready(self, work: Work) -> Intent | None:
-        """The intent of a job, or None while its files are being hosted (in a task of its own: that may take a while)."""
+        """The intent of a job, or None while its files are being hosted (in a task of its own: that may take a
+        while)."""
         if work.id in self._hosting:
             return None
         intent = await submitting.prepare(self.desk, work)

@@ -74,7 +74,7 @@ class Engine:
         now = self.store.clock.now()
         return Hindrances(
             stopped=self.lacking | {row.name for row in self.accounts if row.stopped},
-            paused={row.name for row in self.accounts if row.paused_until is not None and row.paused_until > now},
+            paused={row.name for row in self.accounts if row.probes},
             beyond_budget={lane.desk.account for lane in self.lanes if lane.beyond_budget},
             time_is_up=self.until is not None and now >= self.until,
             wait=self.wait,

@@ -7,7 +7,7 @@ of a thousand, but for sixteen bytes each while equal ones are looked for.
 from __future__ import annotations
 
 from runner.expand.keys import KEY_VERSION, Pinned, parse_spec
-from runner.expand.orders import Order
-from runner.expand.survey import AccountTotals, Survey, orders, survey
+from runner.expand.order import Order
+from runner.expand.passes import AccountTotals, Survey, orders, survey
 
 __all__ = ["KEY_VERSION", "AccountTotals", "Order", "Pinned", "Survey", "orders", "parse_spec", "survey"]

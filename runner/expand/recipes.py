@@ -16,7 +16,7 @@ from runner.expand.blame import Blame
 from runner.expand.inputs import Inputs, stand_in
 from runner.expand.keys import Asked, Pinned, contents_text, params_text, references_text, spec_text
 from runner.expand.matrix import Combination, Matrix
-from runner.expand.orders import Order
+from runner.expand.order import Order
 from runner.expand.outputs import Namer, slug
 from runner.expand.tables import Row
 from runner.manifest import JobEntry, Manifest

@@ -121,7 +121,9 @@ def commands(job: int) -> str:
 
 
 def not_held(work: Work) -> Declined:
-    hint = "see: runner retry, runner cancel" if work.standing.state in (State.FAILED, State.QUEUED, State.WAITING) else ""
+    hint = (
+        "see: runner retry, runner cancel" if work.standing.state in (State.FAILED, State.QUEUED, State.WAITING) else ""
+    )
     return Declined(f"it is {work.standing.state}, not held: there is nothing to decide", hint)
 
 

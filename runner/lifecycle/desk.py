@@ -29,8 +29,9 @@ REDIRECT = "redirect"  # the code of a refusal that also closes the account: a 3
 @dataclass(slots=True)
 class Desk:
     """One account at work. `fingerprint` is of today's key; `trusted` turns False when tasks in flight were paid with
-    another key, until one of them answers to this one. `paused`: the account has been refusing paid requests. `every` (the pace of
-    polling) is at least `poll_interval`; `asked_alone` tells when a task was last asked by itself, not by a list."""
+    another key, until one of them answers to this one. `paused`: the account has been refusing paid requests. `every`
+    (the pace of polling) is at least `poll_interval`; `asked_alone` tells when a task was last asked by itself, not
+    by a list."""
 
     account: str
     provider: Provider

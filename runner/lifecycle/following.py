@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
+import anyio
+
 from runner.errors import Fenced
 from runner.exchange import Action, Listed, Page, Phase, Refusal, Report
 from runner.jobs import Change, Event
@@ -17,7 +19,8 @@ from runner.store.claims import Claim, claim_request
 from runner.store.work import Work
 from runner.verdicts.polling import after_poll, after_settling
 
-# A list may be a stale copy that only a question about the task itself brings up to date (happyhorse, "GET /videos/:id").
+# A list may be a stale copy that only a question about the task itself brings up to date (happyhorse, "GET
+# /videos/:id").
 ALONE_EVERY = timedelta(seconds=60)
 KEPT_FOR_SUBMISSIONS = 6  # requests of the window that such questions leave alone
 
@@ -65,20 +68,25 @@ async def poll_list(desk: Desk, pairs: Sequence[tuple[Work, Claim]], pages: Sequ
     """Asks for many tasks by the pages of the provider's list. What the list leaves open is asked alone, as far as the
     window allows; the rest waits for the next list."""
     listed = await _walk(desk, pages)
-    if isinstance(listed, Refusal):
-        for work, claim in pairs:
-            await _unless_fenced(_record(desk, work, claim, listed))
-        return
     late: list[tuple[Work, Claim]] = []
-    for work, claim in pairs:
-        found = listed.get(work.standing.task_id or "")
-        if found is None or _wants_asking(desk, work, found.report):
-            late.append((work, claim))
-        else:
-            await _unless_fenced(_record(desk, work, claim, found.report))
+    async with anyio.create_task_group() as group:  # together, so that they share a commit
+        for work, claim in pairs:
+            answer = _told(desk, work, listed)
+            if answer is None:
+                late.append((work, claim))
+            else:
+                group.start_soon(_unless_fenced, _record(desk, work, claim, answer))
     late.sort(key=lambda pair: desk.asked_alone.get(pair[0].id, pair[0].created_at))
     for work, claim in late:
         await _unless_fenced(_ask_alone(desk, work, claim))
+
+
+def _told(desk: Desk, work: Work, listed: dict[str, Listed] | Refusal) -> Report | Refusal | None:
+    """What the list says of a task; None where the task must be asked itself."""
+    if isinstance(listed, Refusal):
+        return listed
+    found = listed.get(work.standing.task_id or "")
+    return None if found is None or _wants_asking(desk, work, found.report) else found.report
 
 
 async def _walk(desk: Desk, pages: Sequence[int | None]) -> dict[str, Listed] | Refusal:

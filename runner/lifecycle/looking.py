@@ -18,7 +18,7 @@ from runner.lifecycle.following import page
 from runner.store.claims import Claim
 from runner.store.work import Work, foreign_tasks, owned_task_ids, unknowns
 from runner.verdicts.looking import TOLERANCE, Question, identify
-from runner.verdicts.submission import after_look
+from runner.verdicts.submission import next_look
 
 PAGES = 40  # 2,000 tasks: whoever makes more within one open question's time is asked to look by hand
 
@@ -40,7 +40,8 @@ async def look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
 
 def _question(desk: Desk, work: Work) -> Question:
     attempt = work.attempt
-    assert attempt is not None and attempt.brink_at is not None, "an open question has passed its brink"
+    assert attempt is not None
+    assert attempt.brink_at is not None, "an open question has passed its brink"
     return Question(work.id, attempt.body, attempt.brink_at + timedelta(seconds=desk.line.skew))
 
 
@@ -101,13 +102,13 @@ def _not_found(desk: Desk, work: Work, claim: Claim) -> Change:
     looks = work.standing.looks + 1
     attempt = work.attempt
     assert attempt is not None
-    verdict = after_look(looks, attempt.brink_at or now, now)
-    if verdict.again_at is None:
+    again_at = next_look(attempt.brink_at or now, now)
+    if again_at is None:
         standing = replace(work.standing, state=State.HELD, due_at=now, looks=looks)
         return _change(
             Event.NOT_FOUND, work, claim, now, standing, why=f"not in the provider's history after {looks} looks"
         )
-    standing = replace(work.standing, due_at=verdict.again_at, looks=looks)
+    standing = replace(work.standing, due_at=again_at, looks=looks)
     return _change(Event.LOOKED, work, claim, now, standing, looks=str(looks))
 
 

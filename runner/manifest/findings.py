@@ -6,11 +6,14 @@ from runner.errors import Place, Problem
 from runner.manifest.places import Path, Source, Spot
 from runner.problems import refused
 
-KEPT = 1_000  # problems; a file with more is refused after that many
+KEPT = 1_000  # problems; nobody reads more, and a table may have a million
 
 
 class Findings:
-    """Problems of one manifest and its tables. The same words about the same spot count once, for however many jobs."""
+    """Problems of one manifest and its tables. The same words about the same spot count once, for however many jobs.
+
+    The one that makes it KEPT is the last: adding it raises the InputError that refuses the manifest.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -23,17 +26,13 @@ class Findings:
     def count(self) -> int:
         return len(self._found)
 
-    @property
-    def full(self) -> bool:
-        return len(self._found) >= KEPT
-
     def add(self, code: str, message: str, hint: str, where: Spot | Path) -> None:
         """Something wrong at a spot of the manifest. Its place is looked up when it is told."""
-        self._found.setdefault((code, message, where if isinstance(where, Spot) else Spot(where)), (hint, None))
+        self._keep((code, message, where if isinstance(where, Spot) else Spot(where)), (hint, None))
 
     def add_at(self, code: str, message: str, hint: str, place: Place, line: str | None) -> None:
         """Something wrong at a place of any file. `line` is the line there, None where it is not to be shown."""
-        self._found.setdefault((code, message, place), (hint, line))
+        self._keep((code, message, place), (hint, line))
 
     def problems(self) -> list[Problem]:
         return [self._problem(*what, *rest) for what, rest in self._found.items()]
@@ -41,7 +40,12 @@ class Findings:
     def check(self) -> None:
         """Raises InputError with everything found, if anything was."""
         if self._found:
-            raise refused(self._source.file, self.problems())
+            raise refused(self._source.file, self.problems(), cut=len(self._found) >= KEPT)
+
+    def _keep(self, what: tuple[str, str, Spot | Place], rest: tuple[str, str | None]) -> None:
+        self._found.setdefault(what, rest)
+        if len(self._found) >= KEPT:
+            self.check()
 
     def _problem(self, code: str, message: str, where: Spot | Place, hint: str, line: str | None) -> Problem:
         if isinstance(where, Place):

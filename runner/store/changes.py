@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.jobs import QUIET, Change, OutputRow
 from runner.ledger import Entry, EntryKind, to_micros
-from runner.store.rows import INTEGER, REAL, TEXT, Columns, add, rowset, run
+from runner.store.rows import INTEGER, REAL, TEXT, Columns, add, rowset, run, storable
 from runner.store.tables import Attempt, EventRow, Job, LedgerRow, Output, Request, Total, ticks
 
 jobs = Job.__table__  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def event_row(change: Change) -> dict[str, Any] | None:
         return None
     return {
         "at": change.at, "job_id": change.job_id, "event": change.event.value, "source": change.source.value,
-        "target": change.standing.state.value, "data": json.dumps(dict(change.data), ensure_ascii=False),
+        "target": change.standing.state.value, "data": storable(json.dumps(dict(change.data), ensure_ascii=False)),
     }  # fmt: skip
 
 

@@ -136,13 +136,16 @@ def claim_request(
     """The right to make one request that no claim of a job includes (a balance, an upload, a further page of a look),
     as long as more than `keep` are left in the window.
 
-    Returns whether it may go now, its row in the log (None without windows), and otherwise when to ask again.
+    Returns whether it may go now, its row in the log (None without windows), and otherwise when to ask again (None:
+    nobody knows).
     """
     held = lock_account(connection, account)
     ends = _request_ends(connection, now, held)
     left = room(held.windows, ends, now)
-    if held.blocked(now) or (left is not None and left <= keep):
-        return False, None, held.blocked_until if held.blocked(now) else next_room(held.windows, ends, now)
+    if held.blocked(now):
+        return False, None, None if held.stopped is not None else held.blocked_until
+    if left is not None and left <= keep:
+        return False, None, next_room(held.windows, ends, now)
     [row] = _log_requests(connection, now, worker, held, 1)
     return True, row, None
 

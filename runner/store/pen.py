@@ -125,5 +125,11 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, IntegrityError):
         return Taken(str(error.orig))
     if isinstance(error, DBAPIError):
-        return LocalError(f"the queue cannot be written: {error.orig}")
+        return LocalError(f"the queue cannot be written: {reason(error)}")
     return error
+
+
+def reason(error: DBAPIError) -> str:
+    """What the database said, without values of ours: asyncpg repeats a parameter that it cannot take."""
+    said = str(error.orig)
+    return "it cannot take a value" if "query argument" in said else said

@@ -55,6 +55,7 @@ class AccountRow:
     paused_until: datetime | None
     paused_kind: str | None
     paused_note: str | None
+    probes: int
     stopped: str | None
     stopped_models: frozenset[str]
     timeout: timedelta
@@ -112,7 +113,7 @@ def account_rows(connection: Connection) -> list[AccountRow]:
     rows = connection.execute(select(accounts).order_by(accounts.c.name))
     return [
         AccountRow(r.name, r.provider, r.concurrency, tuple(Window(*pair) for pair in json.loads(r.windows)),
-                   timedelta(milliseconds=r.poll_interval_ms), bool(r.exclusive), r.blocked_until, r.paused_until, r.paused_kind, r.paused_note,
+                   timedelta(milliseconds=r.poll_interval_ms), bool(r.exclusive), r.blocked_until, r.paused_until, r.paused_kind, r.paused_note, r.probes,
                    r.stopped, frozenset(json.loads(r.stopped_models)), timedelta(milliseconds=r.timeout_ms))
         for r in rows
     ]  # fmt: skip

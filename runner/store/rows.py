@@ -6,6 +6,7 @@ One `execute` per row manages hundreds of transitions a second; one statement pe
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ INTEGER: TypeEngine[int] = BigInteger()
 TEXT: TypeEngine[str] = Text()
 REAL: TypeEngine[float] = Float()
 Columns = Mapping[str, TypeEngine[Any]]
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def rowset(dialect: str, columns: Columns) -> FromClause:
@@ -52,7 +54,13 @@ def rowset(dialect: str, columns: Columns) -> FromClause:
 
 def parameter(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The rows as the one parameter of a statement built on `rowset`."""
-    return {"rows": json.dumps(list(rows), ensure_ascii=False)}
+    storable_rows = [{name: storable(value) for name, value in row.items()} for row in rows]
+    return {"rows": json.dumps(storable_rows, ensure_ascii=False)}
+
+
+def storable(value: Any) -> Any:
+    """A text that both engines can hold: PostgreSQL takes no NUL, and UTF-8 knows no half characters."""
+    return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value) if isinstance(value, str) else value
 
 
 def run(connection: Connection, statement: Executable, rows: Iterable[Mapping[str, Any]]) -> CursorResult[Any]:

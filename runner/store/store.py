@@ -20,7 +20,7 @@ from runner.jobs import Change
 from runner.store import engines, ownership, place, schema
 from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply
-from runner.store.pen import Pen
+from runner.store.pen import Pen, reason
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Store:
             async with self._reading.connect() as connection:
                 return await connection.run_sync(function, *args)
         except DBAPIError as error:
-            raise LocalError(f"the queue cannot be read: {error.orig}") from None
+            raise LocalError(f"the queue cannot be read: {reason(error)}") from None
 
     @property
     def pen(self) -> Pen:
@@ -84,15 +84,17 @@ class Store:
 
 
 def _apply_steps(connection: Connection, steps: Sequence[tuple[Change, ...]]) -> list[bool]:
-    """Applies the changes of all steps at once; a step held if each of its changes did."""
-    flat = [change for step in steps for change in step]
-    held = apply(connection, flat)
-    results: list[bool] = []
-    at = 0
-    for step in steps:
-        results.append(all(n in held for n in range(at, at + len(step))))
-        at += len(step)
-    return results
+    """Applies the first change of each step at once, then the second ones, and so on; tells which steps held whole.
+
+    A step ends at its first change that does not hold: a later one could hold by chance, after somebody else's work.
+    """
+    held = [True] * len(steps)
+    for nth in range(max(map(len, steps), default=0)):
+        going = [n for n, step in enumerate(steps) if held[n] and nth < len(step)]
+        moved = apply(connection, [steps[n][nth] for n in going])
+        for at, n in enumerate(going):
+            held[n] = at in moved
+    return held
 
 
 @asynccontextmanager

@@ -49,7 +49,7 @@ def after_poll(poll: Poll, answer: Report | Refusal) -> Change:
             return _empty(poll, answer)
         case Report(phase=Phase.DONE):
             return _finished(poll, answer)
-        case Report(phase=Phase.FAILED, error=Refusal(action=action)) if action in NOT_CHARGED and not _charged(answer):
+        case Report(phase=Phase.FAILED, error=Refusal(action=action)) if action in NOT_CHARGED and _free(poll, answer):
             return _task_refused(poll, answer)
         case Report(phase=Phase.FAILED | Phase.CANCELLED):
             return _ended(poll, answer)
@@ -128,11 +128,13 @@ def _ended(poll: Poll, report: Report) -> Change:
 
 def _task_refused(poll: Poll, report: Report) -> Change:
     """The refusal of an order that came as a failed task: nothing was charged, so the job is queued again."""
+    pause = timedelta(seconds=backoff(1, spread=poll.spread))  # its account is paused; should it not be, no hot circle
     standing = replace(
-        poll.standing, state=State.QUEUED, due_at=poll.now, task_id=None, failure=_why(report), status=report.status,
-        attempts=poll.standing.attempts - 1, generation=poll.standing.generation + 1, accepted_at=None, errors=0,
+        poll.standing, state=State.QUEUED, due_at=poll.now + pause, task_id=None, failure=_why(report),
+        status=report.status, attempts=poll.standing.attempts - 1, generation=poll.standing.generation + 1,
+        accepted_at=None, errors=0,
     )  # fmt: skip
-    return _change(poll, Event.TASK_REFUSED, standing, _settle(poll, report), why=_why(report).message)
+    return _change(poll, Event.TASK_REFUSED, standing, _settle_free(poll, report), why=_why(report).message)
 
 
 def _not_found(poll: Poll, refusal: Refusal) -> Change:
@@ -166,6 +168,9 @@ def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
 
 
 def _settle(poll: Poll, report: Report) -> tuple[Entry, ...]:
+    """What the answer books. While nobody knows what a completed render cost, its reservation stands."""
+    if report.phase is Phase.DONE and _cost_unknown(poll, report):
+        return ()
     return settle(poll.bill, priced=poll.priced, used=report.used, charged=report.charged, refunded=report.refunded)
 
 
@@ -173,8 +178,15 @@ def _cost_unknown(poll: Poll, report: Report) -> bool:
     return poll.priced is None and report.used is None and report.charged is None and not poll.bill.charged
 
 
-def _charged(report: Report) -> bool:
-    return bool(report.used) or (report.charged or Decimal(0)) > (report.refunded or Decimal(0))
+def _settle_free(poll: Poll, report: Report) -> tuple[Entry, ...]:
+    """What a refusal books: no price is assumed for what was not made."""
+    return settle(poll.bill, priced=None, used=report.used, charged=report.charged, refunded=report.refunded)
+
+
+def _free(poll: Poll, report: Report) -> bool:
+    """Whether nothing remains charged, as far as the provider has said."""
+    after = poll.bill.after(_settle_free(poll, report))
+    return after.charged <= after.refunded
 
 
 def _why(report: Report) -> Failure:

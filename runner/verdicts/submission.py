@@ -221,15 +221,10 @@ def failure_of(refusal: Refusal) -> Failure:
     return Failure(refusal.kind, refusal.code, refusal.message)
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """An open question after a look that did not find its task: when to look next, or nothing more to try."""
+def next_look(lost_at: datetime, now: datetime) -> datetime | None:
+    """When to look again after a look that found nothing; None when it was the last one.
 
-    again_at: datetime | None
-
-
-def after_look(looks: int, lost_at: datetime, now: datetime) -> Looked:
-    """Looks are made at once, after 60 s and after 15 min; absence is not proof. `looks` counts this one too."""
-    if looks < len(LOOK_AFTER):
-        return Looked(max(now, lost_at + LOOK_AFTER[looks]))
-    return Looked(None)
+    Looks are made at once, after 60 s and after 15 min, and at every start besides. Only time makes a look the last
+    one: absence is not proof, and a task was seen accepted after its answer had been given up.
+    """
+    return next((lost_at + pause for pause in LOOK_AFTER if lost_at + pause > now), None)

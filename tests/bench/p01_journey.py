@@ -22,6 +22,7 @@ from tests.bench.results import Line, at_least, ratio, spreads
 from tests.bench.sizes import Size
 
 CHANGES = 7  # of a job: claimed, brink, accepted, poll claimed, finished, download claimed, completed
+PEERS = 4  # they get a quarter of the jobs: their rate does not depend on it
 PAYLOAD = f"{SCENE}. {MOTION}".encode()
 
 
@@ -32,8 +33,8 @@ def measure(size: Size, rounds: int) -> Sequence[Line]:
             "runner": lambda: _fresh(lambda folder: asyncio.run(through_runner(url, folder, jobs))),
             "plain httpx": lambda: _fresh(lambda folder: asyncio.run(plain.with_httpx(url, folder, jobs))),
             "same stack": lambda: _fresh(lambda folder: asyncio.run(plain.with_our_stack(url, folder, jobs))),
-            "huey": lambda: _fresh(lambda folder: huey(folder, jobs)),
-            "persist-queue": lambda: _fresh(lambda folder: persist_queue(folder, jobs)),
+            "huey": lambda: _fresh(lambda folder: huey(folder, jobs // PEERS)) * PEERS,
+            "persist-queue": lambda: _fresh(lambda folder: persist_queue(folder, jobs // PEERS)) * PEERS,
         }
         took = rounds_of(variants, rounds)
     rates = {name: [jobs / t for t in times] for name, times in took.items()}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from runner.cli.running import RunOptions, prepared, read_order
+from runner.cli.assembly import RunOptions, prepared, read_order
 from runner.clock import Clock
 from runner.engine import Engine
 from runner.jobs import State
@@ -71,7 +69,7 @@ async def engine(
 
 
 async def run_to_the_end(made: Engine, jobs: int) -> float:
-    """Runs an engine whose jobs must all succeed; seconds of its clock until the last of them had."""
+    """Runs an engine whose jobs must all succeed; seconds of its clock until the last file was published."""
     began = made.store.clock.timestamp()
     await made.run()
     ended, states = await made.store.read(_outcome)
@@ -81,7 +79,7 @@ async def run_to_the_end(made: Engine, jobs: int) -> float:
 
 
 def _outcome(connection: Connection) -> tuple[float, dict[str, int]]:
-    ended = connection.execute(text("SELECT max(updated_at) FROM jobs")).scalar_one()
+    ended = connection.execute(text("SELECT max(published_at) FROM outputs")).scalar_one()
     states = connection.execute(text("SELECT state, count(*) FROM jobs GROUP BY state"))
     return ended / 1e6, dict(states.tuples().all())
 
@@ -151,19 +149,3 @@ async def silence(made: Engine, hours: float = 1.0) -> None:
 
 def _block(connection: Connection, until: int) -> None:
     connection.execute(text("UPDATE accounts SET blocked_until = :until"), {"until": until})
-
-
-async def column(store: Store, statement: str) -> list[Any]:
-    """The first column of a query's answer."""
-    return await store.read(lambda connection: list(connection.execute(text(statement)).scalars()))
-
-
-def wall_of(process_began: float, moment: float | None) -> float:
-    """Seconds from a process's start to a moment that a server has noted."""
-    if moment is None:
-        raise RuntimeError("nothing was asked")
-    return moment - process_began
-
-
-def now() -> float:
-    return time.time()

@@ -90,5 +90,7 @@ def each(seed: str, name: str, providers: Sequence[str]) -> Iterator[Case]:
         yield Case(f"{seed}-{name}-{n}", ((name, n),), tuple(providers))
 
 
-def chain(seed: str, name: str, providers: Sequence[str], ns: Sequence[int] = CHAIN) -> Case:
-    return Case(f"{seed}-{name}", tuple((name, n) for n in ns), tuple(providers))
+def chain(
+    seed: str, name: str, providers: Sequence[str], ns: Sequence[int] = CHAIN, speed: float = 60.0
+) -> Case:
+    return Case(f"{seed}-{name}", tuple((name, n) for n in ns), tuple(providers), speed)

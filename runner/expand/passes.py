@@ -16,7 +16,7 @@ from runner.errors import InputError, Problem
 from runner.expand.accounts import Accounts
 from runner.expand.inputs import Inputs
 from runner.expand.matrix import Matrix
-from runner.expand.orders import Order
+from runner.expand.order import Order
 from runner.expand.outputs import LONGEST_PATH, Namer, folded
 from runner.expand.recipes import Recipe
 from runner.expand.tables import Rows, rows_of
@@ -101,7 +101,7 @@ def survey(manifest: Manifest, registry: Registry) -> Survey:
         digest.update(_trace(order))
         if len(order.output) > LONGEST_PATH // 4 and len(order.output.encode()) > LONGEST_PATH:
             _note_long_path(order, found)
-        if found.full or result.jobs > MOST_JOBS:
+        if result.jobs > MOST_JOBS:
             break
     if result.jobs > MOST_JOBS:
         found.add("B14", f"more than {MOST_JOBS:,} jobs", "split the manifest into several batches", ("jobs",))
@@ -222,8 +222,6 @@ def _note_twins(walk: _Walk, keys: set[int], paths: set[int], found: Findings) -
             _note_equal(order, first, found)
         elif hash(path) & WORD in paths and (first := seen.setdefault(path, order)) is not order:
             _note_same_path(order, first, found)
-        if found.full:
-            return
 
 
 def _note_same_path(order: Order, first: Order, found: Findings) -> None:

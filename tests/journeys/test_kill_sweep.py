@@ -1,0 +1,42 @@
+"""Kill -9 at every commit and side effect, again and again on one queue: nothing lost, nothing paid twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from torture.manifests import PROVIDERS
+from torture.sweep import Case, Result, chain, points, sweep
+
+AT = (1, 2, 1, 4, 9)  # which time of reaching the point kills, run after run; ./scripts/torture --sweep tries them all
+SPEED = 100.0
+AT_ONCE = 3  # most of a case is waiting
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Result]]]:
+    """Every fail point's case, under way."""
+    folder = tmp_path_factory.mktemp("sweep")
+    with ThreadPoolExecutor(AT_ONCE) as hands:
+        yield {name: hands.submit(sweep, folder / name, _case(name)) for name in points()}
+
+
+def _case(name: str) -> Case:
+    return chain("suite", name, PROVIDERS, AT, SPEED)
+
+
+@pytest.mark.parametrize("name", points())
+def test_killed_there_again_and_again_nothing_is_lost_or_paid_twice(name: str, swept: dict[str, Future[Result]]) -> None:
+    result = swept[name].result()
+    assert result.clean, result.story()
+    assert result.died >= 3, "it was hardly ever reached"
+    assert len(result.evidence.jobs) == 6
+    assert {job.state for job in result.evidence.jobs} <= {"succeeded", "failed", "held"}
+
+
+@pytest.mark.parametrize("name", sorted(set(points()) - {"after-brink"}))
+def test_only_a_request_that_may_have_left_needs_a_person(name: str, swept: dict[str, Future[Result]]) -> None:
+    """A brink is on disk and no task is found: nobody but a person may say that nothing was paid."""
+    assert [job for job in swept[name].result().evidence.jobs if job.state == "held"] == []
