@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Self
 
 RELATIVE = {os.open, os.mkdir, os.link, os.unlink, os.rename, os.stat} <= os.supports_dir_fd
-NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EINVAL})
+UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK})
+NO_LINKS = UNSUPPORTED | {errno.EPERM, errno.EMLINK}
 NOT_FOLLOWED: dict[str, Any] = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -156,9 +157,13 @@ class Folder:
         self.remove(name)
 
     def sync(self) -> None:
-        """Makes the names in this folder durable."""
+        """Makes the names in this folder durable, where the file system can do that on demand."""
         if self._descriptor is not None:
-            flush(self._descriptor)
+            try:
+                flush(self._descriptor)
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -172,11 +177,11 @@ def _make(root: Path) -> None:
         with suppress(FileExistsError):
             root.mkdir(mode=0o700)
         if RELATIVE:
-            descriptor = os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            parent = Folder(root.parent, os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             try:
-                flush(descriptor)
+                parent.sync()
             finally:
-                os.close(descriptor)
+                parent.close()
 
 
 def _fresh(name: str) -> str:
@@ -199,13 +204,17 @@ def flush(descriptor: int) -> None:
 
 
 def lock(descriptor: int) -> bool:
-    """Takes the file for this process, until the descriptor is closed; False where another one has it."""
+    """Takes the file, until the descriptor is closed; False where somebody else has it. Some systems know no locks:
+    there everybody gets it."""
     if sys.platform == "win32":
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     return True
 
 

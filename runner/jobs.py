@@ -53,7 +53,6 @@ UNPAID = frozenset({State.WAITING, State.QUEUED})
 
 class Event(StrEnum):
     # the way of a job
-    ENQUEUED = "enqueued"
     RELEASED = "released"
     CLAIMED = "claimed"
     ACCEPTED = "accepted"

@@ -30,7 +30,7 @@ class Window:
 
 def parse_window(text: str) -> Window | None:
     """`60/minute`, `5/s`, `100/10s` as a window; None when it is not one."""
-    match = re.fullmatch(r"\s*(\d+)\s*/\s*(?:(\d+)\s*s|(s|sec|second|min|m|minute|h|hour|d|day)s?)\s*", text)
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(?:(\d+)\s*s|(s|m|h|d|(?:sec|second|min|minute|hour|day)s?))\s*", text)
     if not match or int(match[1]) == 0 or match[2] == "0":
         return None
     if match[2]:

@@ -10,6 +10,8 @@ import re
 import signal
 import stat
 import sys
+import threading
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,9 +33,9 @@ from runner.downloads import (
     DiskTrouble,
     FreshUrl,
     Later,
+    Obstacle,
     Outcome,
     Published,
-    Refusal,
     Refused,
     Wanted,
     fetch,
@@ -397,7 +399,12 @@ async def test_a_part_that_is_longer_than_the_file_is_thrown_away(tmp_path: Path
         assert_published(await once(wanted(store, tmp_path)), tmp_path)
 
 
-@pytest.mark.parametrize("note", [b"", b"{", b"[]", b"{}", b'{"host": 1, "total": "x"}', b"\xff" * 100, bytes(1 << 17)])
+ODD_NOTE = json.dumps({"host": "127.0.0.1", "total": len(BIG), "validator": '"v1"', "digests": {"sha256": 1}}).encode()
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"{", b"[]", b"{}", b'{"host": 1, "total": "x"}', b"\xff" * 100, ODD_NOTE, bytes(1 << 17)]
+)
 async def test_a_note_that_makes_no_sense_is_no_note(note: bytes, tmp_path: Path) -> None:
     async with store_of(cut(1_000_000)) as store:
         await once(wanted(store, tmp_path))
@@ -559,7 +566,7 @@ async def test_an_endless_stream_ends_at_the_cap(tmp_path: Path) -> None:
     async with store_of(endless) as store:
         outcome = await once(wanted(store, tmp_path, cap=1_000_000))
         assert isinstance(outcome, Refused)
-        assert outcome.reason is Refusal.TOO_LARGE
+        assert outcome.reason is Obstacle.TOO_LARGE
         assert names(tmp_path) == []
         assert store.sent < 20_000_000
 
@@ -567,7 +574,7 @@ async def test_an_endless_stream_ends_at_the_cap(tmp_path: Path) -> None:
 async def test_a_file_that_says_it_is_too_large_is_not_begun(tmp_path: Path) -> None:
     async with store_of() as store:
         outcome = await once(wanted(store, tmp_path, cap=len(BIG) - 1))
-        assert outcome == Refused(Refusal.TOO_LARGE, f"{len(BIG)} bytes, more than the {len(BIG) - 1} allowed")
+        assert outcome == Refused(Obstacle.TOO_LARGE, f"{len(BIG)} bytes, more than the {len(BIG) - 1} allowed")
         assert names(tmp_path) == []
         assert isinstance(await once(wanted(store, tmp_path, cap=len(BIG))), Published)
 
@@ -578,7 +585,7 @@ async def test_a_redirect_astray_is_refused(tmp_path: Path) -> None:
         for _ in range(2):
             outcome = await once(wanted(store, tmp_path))
             assert isinstance(outcome, Refused)
-            assert outcome.reason is Refusal.UNSAFE_URL
+            assert outcome.reason is Obstacle.UNSAFE_URL
     assert names(tmp_path) == []
 
 
@@ -801,7 +808,7 @@ async def test_when_every_name_is_taken_a_person_is_needed(tmp_path: Path) -> No
     async with store_of() as store:
         outcome = await once(wanted(store, tmp_path))
         assert isinstance(outcome, Refused)
-        assert outcome.reason is Refusal.TAKEN
+        assert outcome.reason is Obstacle.TAKEN
         (tmp_path / "night/clip-7.mp4").unlink()
         outcome = await once(wanted(store, tmp_path))
         assert isinstance(outcome, Published)
@@ -830,7 +837,7 @@ async def test_a_link_in_the_way_is_never_followed(place: str, tmp_path: Path) -
             assert_published(outcome, root)
         else:
             assert isinstance(outcome, Refused)
-            assert outcome.reason is Refusal.UNSAFE_PATH
+            assert outcome.reason is Obstacle.UNSAFE_PATH
 
 
 @pytest.mark.parametrize("path", ["../clip.mp4", "a/../../clip.mp4", "/etc/clip.mp4", "a//clip.mp4", "a/./clip.mp4"])
@@ -838,7 +845,7 @@ async def test_no_path_leads_out_of_the_root(path: str, tmp_path: Path) -> None:
     async with store_of() as store:
         outcome = await once(wanted(store, tmp_path / "root", path))
     assert isinstance(outcome, Refused)
-    assert outcome.reason is Refusal.UNSAFE_PATH
+    assert outcome.reason is Obstacle.UNSAFE_PATH
     assert names(tmp_path) == []
 
 
@@ -874,7 +881,7 @@ async def test_a_part_swapped_while_it_is_published_is_noticed(tmp_path: Path, m
     async with store_of() as store:
         outcome = await once(wanted(store, tmp_path))
     assert isinstance(outcome, Refused)
-    assert outcome.reason is Refusal.UNSAFE_PATH
+    assert outcome.reason is Obstacle.UNSAFE_PATH
     assert not (tmp_path / "night/clip.mp4").exists(follow_symlinks=False) if sys.version_info >= (3, 12) else True
     assert not (tmp_path / "night/clip.mp4").is_symlink()
 
@@ -949,6 +956,32 @@ async def test_cancelled_at_any_moment_nothing_is_left_open(tmp_path: Path) -> N
             await asyncio.wait([task])
         assert_published(await soon(wanted(store, tmp_path)), tmp_path)
         await until(lambda: not [path for path in open_files() if path.startswith(str(tmp_path))])
+
+
+async def test_cancelled_at_its_very_end_it_still_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = threading.Event()
+    hands: list[fetch._Hand] = []
+    make, finish = fetch._Hand.__init__, fetch.Part.finish
+
+    def made(hand: fetch._Hand) -> None:
+        make(hand)
+        hands.append(hand)
+
+    def finish_and_hold(part: fetch.Part) -> Any:
+        hands[0]._thread.submit(time.sleep, 0.2)  # Now there is a moment between the result and the closing.
+        finished.set()
+        return finish(part)
+
+    monkeypatch.setattr(fetch._Hand, "__init__", made)
+    monkeypatch.setattr(fetch.Part, "finish", finish_and_hold)
+    async with store_of() as store:
+        task = asyncio.create_task(once(wanted(store, tmp_path)))
+        await until(finished.is_set)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait([task])
+    await until(lambda: not [path for path in open_files() if path.startswith(str(tmp_path))])
+    assert (tmp_path / "night/clip.mp4").read_bytes() == BIG
 
 
 def open_files() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from manifests import HAPPYHORSE, SEEDANCE, codes_of, manifest_of, orders_of, write
 
-from runner.errors import InputError, Place
+from runner.errors import InputError, LocalError, Place
 from runner.expand import Order, orders, survey
 from runner.expand.twins import Twins
 from runner.manifest import Manifest, read_manifest
@@ -106,6 +107,22 @@ def test_defaults_name_provider_and_model_and_hold_variables(tmp_path: Path) -> 
         ("seedance", "a noir alley by seedance", 6),
         ("doubao-seedance-1-5-pro", "mine", 4),
     ]
+
+
+def test_a_default_holds_where_a_combination_does_not_set_the_field(tmp_path: Path) -> None:
+    job = {**SEEDANCE, "prompt": "a ${fruit} scene", "matrix": {"fruit": ["fig"], "duration": [7]}}
+    job["include"] = [{"fruit": "banana"}]
+    for default in (9, "${seconds}"):
+        job["rows"] = [{"seconds": 9}]
+        found = orders_of(tmp_path, {"a": job}, defaults={"duration": default})
+        assert [order.fields["duration"] for order in found] == [7, 9]
+
+
+def test_a_default_that_the_job_overrides_needs_no_variables(tmp_path: Path) -> None:
+    defaults = {"prompt": "${nowhere}", "duration": "${neither}"}
+    job = {**SEEDANCE, "prompt": "a scene", "matrix": {"duration": [4]}}
+    [order] = orders_of(tmp_path, {"a": job}, defaults=defaults)
+    assert order.fields == {"prompt": "a scene", "duration": 4}
 
 
 def test_params_hold_variables_at_any_depth(tmp_path: Path) -> None:
@@ -279,15 +296,29 @@ def test_memory_does_not_grow_with_the_number_of_jobs(tmp_path: Path) -> None:
     assert many - few < 5_000 * 40
 
 
-def test_twins_are_found_among_many() -> None:
-    twins = Twins()
-    digests = [(number * 0x9E3779B97F4A7C15) & ((1 << 64) - 1) for number in range(50_000)]
-    for digest in (*digests, digests[7], digests[49_999], digests[7]):
-        twins.add(digest)
-    assert twins.found() == {digests[7], digests[49_999]}
+@pytest.mark.parametrize("held", [1 << 16, 1_000])
+def test_twins_are_found_among_many(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.expand.twins.HELD", held)
+    digests = [(number * 0x9E3779B97F4A7C15) & ((1 << 64) - 1) for number in range(20_000)]
+    with closing(Twins()) as twins:
+        for digest in (*digests, digests[7], digests[19_999], digests[7]):
+            twins.add(digest)
+        assert twins.found() == {digests[7], digests[19_999]}
+
+
+def test_a_full_temporary_folder_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("runner.expand.twins.HELD", 10)
+    monkeypatch.setattr("runner.expand.twins.TemporaryFile", refuse)
+    with pytest.raises(LocalError) as refused:
+        survey(manifest_with_table(tmp_path, 20), registry())
+    assert refused.value.exit_code == 7
+    assert "No space left" in refused.value.message
 
 
 def test_an_accident_of_digests_is_no_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.expand.passes.WORD", 1)
+    monkeypatch.setattr("runner.expand.clashes.WORD", 1)
     manifest = manifest_with_table(tmp_path, 20)
     assert survey(manifest, registry()).jobs == 20

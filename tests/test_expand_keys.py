@@ -307,4 +307,4 @@ def test_a_take_is_part_of_the_key_and_its_end() -> None:
     from runner.expand.keys import Asked
 
     asked = Asked("p", "m", "{}", "{}", "{}")
-    assert key_of(asked, 1) != key_of(asked, 11)
+    assert key_of(asked.hashed(), 1) != key_of(asked.hashed(), 11)

@@ -163,7 +163,7 @@ async def test_what_cannot_be_written_is_neither_answered_nor_charged(where: str
 
 
 async def test_a_restarted_sandbox_goes_on_where_it_was(tmp_path: Path) -> None:
-    arguments = ("--state", str(tmp_path / "state.db"), "--speed", "50")
+    arguments = ("--state", str(tmp_path / "state.db"), "--speed", "2")
     async with separate(*arguments) as (process, about, http):
         first = (await order(http, about, 1)).json()
         process.kill()

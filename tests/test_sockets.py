@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from wire import Asked, Line, served
 
 from runner.client import sockets
-from runner.client.sockets import BadCertificate, Blocked, NoSuchHost, fast_transport, fresh_transport, objection
+from runner.client.addresses import objection
+from runner.client.sockets import BadCertificate, Blocked, NoSuchHost, fast_transport, fresh_transport
 
 Make = Callable[..., httpx.AsyncBaseTransport]
 BOTH = pytest.mark.parametrize("make", [fast_transport, fresh_transport], ids=["fast", "fresh"])
@@ -479,6 +480,18 @@ async def test_a_name_that_leads_nowhere_is_told_apart(make: Make, monkeypatch: 
         with pytest.raises(NoSuchHost) as caught:
             await asked(transport, get("https://nowhere.example/?sig=canary"))
     assert str(caught.value) == "nowhere.example: no such host"
+
+
+@BOTH
+async def test_a_name_server_out_of_reach_says_nothing_of_the_host(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    async with make() as transport:
+        with pytest.raises(httpx.ConnectError) as caught:
+            await asked(transport, get("https://cdn.example/"))
+    assert not isinstance(caught.value, NoSuchHost)
 
 
 @BOTH

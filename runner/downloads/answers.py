@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any, Self
 
-from runner.downloads.checksums import offered
-from runner.downloads.outcomes import FreshUrl, Later, Refusal, Refused
+from runner.downloads.checksums import DIGESTS, offered
+from runner.downloads.outcomes import FreshUrl, Later, Obstacle, Refused
 from runner.limits import RETRY_AFTER_CAP
 
 LATER = frozenset({408, 425, 429})
@@ -24,6 +25,16 @@ class Whole:
     total: int | None
     validator: str = ""
     digests: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, noted: Any) -> Self:
+        """What `dataclasses.asdict` made of one and a file has kept; ValueError for anything else."""
+        match noted:
+            case {"host": str(host), "total": int(total), "validator": str(validator), "digests": {**digests}}:
+                sums = {name: digest for name, digest in digests.items() if isinstance(digest, str)}
+                if sums.keys() == digests.keys() <= DIGESTS and validator.isprintable():
+                    return cls(host, total, validator, {str(name): digest for name, digest in sums.items()})
+        raise ValueError("not what is known of a file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,7 @@ def _whole(headers: Mapping[str, str], host: str, cap: int) -> Meaning:
         return FreshUrl("the file comes encoded, though it was asked for as it is")
     total = _length(headers.get("content-length"))
     if total is not None and total > cap:
-        return Refused(Refusal.TOO_LARGE, f"{total} bytes, more than the {cap} allowed")
+        return Refused(Obstacle.TOO_LARGE, f"{total} bytes, more than the {cap} allowed")
     return Body(0, Whole(host, total, _validator(headers), offered(headers, whole=True)))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 # HTTP's names of the algorithms, and Python's.
 _ALGORITHMS = {"sha-256": "sha256", "sha256": "sha256", "sha-512": "sha512", "sha512": "sha512", "md5": "md5"}
+DIGESTS = frozenset(_ALGORITHMS.values())
 
 
 def offered(headers: Mapping[str, str], *, whole: bool) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 from runner.client.fetching import Fetched, Fetcher, Interrupted, UnsafeUrl
 from runner.clock import Clock
 from runner.downloads.answers import Body, Restart, meaning
-from runner.downloads.outcomes import DiskTrouble, Later, Outcome, Refusal, Refused, Wanted
+from runner.downloads.outcomes import DiskTrouble, Later, Obstacle, Outcome, Refused, Wanted
 from runner.downloads.parts import Part
 from runner.files import InTheWay
 
@@ -40,11 +40,11 @@ async def fetch_output(fetcher: Fetcher, clock: Clock, want: Wanted) -> Outcome:
     try:
         outcome = await hand.do(part.open) or await _receive(fetcher, clock, want, part, hand)
     except UnsafeUrl as error:
-        outcome = Refused(Refusal.UNSAFE_URL, str(error))
+        outcome = Refused(Obstacle.UNSAFE_URL, str(error))
     except Interrupted as error:
         outcome = Later(str(error))
     except InTheWay as error:
-        outcome = Refused(Refusal.UNSAFE_PATH, f"{error.strerror}: {error.filename}")
+        outcome = Refused(Obstacle.UNSAFE_PATH, f"{error.strerror}: {error.filename}")
     except OSError as error:
         outcome = DiskTrouble(error.errno or 0, error.strerror or type(error).__name__)
     finally:
@@ -104,7 +104,7 @@ class _Pour:
                 self._come += len(chunk)
                 self._held += len(chunk)
                 if self._come > self._want.cap:
-                    return Refused(Refusal.TOO_LARGE, f"more than the {self._want.cap} bytes allowed")
+                    return Refused(Obstacle.TOO_LARGE, f"more than the {self._want.cap} bytes allowed")
                 if pace.too_slow(self._come):
                     return Later(f"{self._answer.host}: slower than {FLOOR:.0f} bytes a second")
                 if self._held >= PIECE or self._clock.real(self._clock.timestamp() - self._since) >= HOLD:

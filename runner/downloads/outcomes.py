@@ -86,7 +86,7 @@ class Later:
     received: int = 0
 
 
-class Refusal(StrEnum):
+class Obstacle(StrEnum):
     UNSAFE_URL = "unsafe_url"  # leads where we do not go
     TOO_LARGE = "too_large"
     UNSAFE_PATH = "unsafe_path"  # a link, a file or a device stands in the way of our folders
@@ -97,7 +97,7 @@ class Refusal(StrEnum):
 class Refused:
     """It cannot be had this way, however often it is tried: a person is needed. The task id stays."""
 
-    reason: Refusal
+    reason: Obstacle
     why: str
 
 

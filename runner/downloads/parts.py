@@ -23,9 +23,9 @@ from runner import media
 from runner.downloads import sidecars
 from runner.downloads.answers import Body, Whole
 from runner.downloads.checksums import Sums
-from runner.downloads.outcomes import FreshUrl, Later, Published, Refusal, Refused, Wanted
+from runner.downloads.outcomes import FreshUrl, Later, Obstacle, Published, Refused, Wanted
 from runner.failpoints import reached
-from runner.files import Folder, InTheWay, fitting, flush, lock
+from runner.files import Folder, InTheWay, check_name, fitting, flush, lock
 
 NAME_LIMITS = (240, 140, 60)  # bytes; file systems take 255, some layered ones 143
 NAMES = 99
@@ -49,6 +49,7 @@ class Part:
 
     def open(self) -> Published | Later | None:
         """Finds what is here already. Published where that is the whole output, Later where somebody else is at it."""
+        check_name(self._want.name)
         folders = [fitting(name, "", NAME_LIMITS[0]) for name in self._want.folders]
         self._folder = Folder.below(self._want.root, folders)
         if found := self._standing():
@@ -80,6 +81,7 @@ class Part:
         self._at.remove(self._name)
         os.close(self._descriptor)
         self._descriptor = self._at.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        lock(self._descriptor)
         self.size = 0
 
     def _published_as(self) -> bool:
@@ -111,10 +113,9 @@ class Part:
     def _read_note(self) -> Whole | None:
         raw = self._at.read(self._note, 1 << 16) if self._want.resume else None
         try:
-            note = Whole(**json.loads(raw)) if raw else None
-        except (ValueError, TypeError):
+            return Whole.read(json.loads(raw)) if raw else None
+        except ValueError:
             return None
-        return note if note and type(note.total) is int and str(note.validator).isprintable() else None
 
     # --- receiving
 
@@ -170,7 +171,7 @@ class Part:
         reached("after-fsync")
         name, adopted = self._publish(kind.extension, sums.sha256)
         if not name:
-            return Refused(Refusal.TAKEN, f"{NAMES} other files stand in its place: {self._want.path}")
+            return Refused(Obstacle.TAKEN, f"{NAMES} other files stand in its place: {self._want.path}")
         reached("after-link")
         found = Published(self._at.path / name, self.size, sums.sha256, kind.media_type, kind.extension, adopted)
         self._write_sidecar(found)

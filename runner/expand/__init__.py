@@ -1,7 +1,7 @@
 """Manifest → jobs: deterministic, keyed by content, as a stream (design.md section 9).
 
 `survey` checks every cell and counts; `orders` hands the jobs out. Neither keeps them: a million rows cost the memory
-of a thousand, but for sixteen bytes each while equal ones are looked for.
+of a thousand.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 from runner.errors import InputError
@@ -14,7 +15,7 @@ from runner.providers.values import check_url
 from runner.references import LocalFile, check_local, inspect, locate, placeholder
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters at least: `C:` is a drive
-REMEMBERED = 10_000  # files and faults; beyond that the oldest go
+REMEMBERED = 10_000  # paths
 
 
 def stand_in(role: str) -> Pinned:
@@ -26,9 +27,8 @@ class Inputs:
     """Pins references of one manifest. `files` are the local ones met, by path: what will leave this machine."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self.files: dict[Path, LocalFile] = {}
-        self._known: dict[str, LocalFile | Fault] = {}
+        self._file = lru_cache(REMEMBERED)(partial(_look, folder=folder))
 
     def pin(self, place: str, written: str, review: bool, provider: Provider) -> Pinned | Fault:
         """The reference with its content, or what is wrong with it.
@@ -48,14 +48,6 @@ class Inputs:
             return _at(place, fault)
         self.files[found.path] = found
         return Pinned(reference, found.sha256)
-
-    def _file(self, written: str) -> LocalFile | Fault:
-        known = self._known.get(written)
-        if known is None:
-            if len(self._known) >= REMEMBERED:
-                del self._known[next(iter(self._known))]
-            known = self._known[written] = _look(written, self._folder)
-        return known
 
 
 def is_url(written: str) -> bool:

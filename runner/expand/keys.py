@@ -12,13 +12,21 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from runner.providers.compose import canonical
 from runner.providers.description import REFERENCE_ROLES, Reference
 from runner.providers.values import exact
 
 KEY_VERSION = 1
+
+
+class Hash(Protocol):
+    """As much of a hashlib object as a key needs."""
+
+    def copy(self) -> Hash: ...
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +52,18 @@ class Asked:
     params: str
     contents: str
 
-    @property
-    def start(self) -> str:
-        """The text that is hashed, all but the take at its end."""
+    def hashed(self) -> Hash:
+        """The hash of everything but the take, which stands last."""
         names = f"{canonical(self.provider)},{canonical(self.model)}"
-        return f"[{KEY_VERSION},{names},{self.fields},{self.params},{self.contents},"
+        told = f"[{KEY_VERSION},{names},{self.fields},{self.params},{self.contents},"
+        return hashlib.sha256(told.encode())
 
 
-def key_of(asked: Asked, take: int) -> str:
+def key_of(hashed: Hash, take: int) -> str:
     """The job's key, 64 hexadecimal digits."""
-    return hashlib.sha256(f"{asked.start}{take}]".encode()).hexdigest()
+    whole = hashed.copy()
+    whole.update(f"{take}]".encode())
+    return whole.hexdigest()
 
 
 def params_text(params: Mapping[str, Any]) -> str:

@@ -9,29 +9,29 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from runner.errors import InputError, Problem
 from runner.expand.accounts import Accounts
+from runner.expand.clashes import Clashes
 from runner.expand.inputs import Inputs
 from runner.expand.matrix import Matrix
 from runner.expand.order import Order
-from runner.expand.outputs import LONGEST_PATH, Namer, folded
+from runner.expand.outputs import LONGEST_PATH, Namer
 from runner.expand.recipes import Recipe
 from runner.expand.tables import Rows, rows_of
-from runner.expand.twins import Twins
 from runner.expand.variables import check_variables
 from runner.ledger import ZERO
 from runner.manifest import JobEntry, Manifest, TableFile
 from runner.manifest.findings import Findings
 from runner.manifest.places import Spot
-from runner.problems import listed, quoted
+from runner.problems import quoted
 from runner.providers.description import Provider
 from runner.references import LocalFile
 
 MOST_JOBS = 1_000_000
-WORD = (1 << 64) - 1
 
 Registry = Mapping[str, Provider]
 
@@ -92,24 +92,28 @@ def survey(manifest: Manifest, registry: Registry) -> Survey:
     found = Findings(manifest.source)
     walk = _Walk(manifest, registry, found)
     walk.accounts.check(found)
-    result, keys, paths = Survey(), Twins(), Twins()
-    digest = hashlib.sha256()
-    for order in walk.orders():
-        result.add(order)
-        keys.add(int(order.key[:16], 16))
-        paths.add(hash(folded(order.output)) & WORD)
-        digest.update(_trace(order))
-        if len(order.output) > LONGEST_PATH // 4 and len(order.output.encode()) > LONGEST_PATH:
-            _note_long_path(order, found)
-        if result.jobs > MOST_JOBS:
-            break
-    if result.jobs > MOST_JOBS:
-        found.add("B14", f"more than {MOST_JOBS:,} jobs", "split the manifest into several batches", ("jobs",))
-    if not found:
-        _note_twins(_Walk(manifest, registry, Findings(manifest.source)), keys.found(), paths.found(), found)
+    with closing(Clashes()) as clashes:
+        result = _counted(walk, clashes)
+        if not found:
+            clashes.note(_Walk(manifest, registry, Findings(manifest.source)).orders(), found)
     found.check()
     result.files = tuple(walk.inputs.files[path] for path in sorted(walk.inputs.files))
     result.tables, result.warnings = walk.tables, tuple(walk.accounts.warnings())
+    return result
+
+
+def _counted(walk: _Walk, clashes: Clashes) -> Survey:
+    result = Survey()
+    digest = hashlib.sha256()
+    for order in walk.orders():
+        result.add(order)
+        clashes.add(order)
+        digest.update(_trace(order))
+        _check_length(order, walk.found)
+        if result.jobs > MOST_JOBS:
+            hint = "split the manifest into several batches"
+            walk.found.add("B14", f"more than {MOST_JOBS:,} jobs", hint, ("jobs",))
+            break
     result.digest = digest.hexdigest()
     return result
 
@@ -206,49 +210,9 @@ class _Walk:
             self.found.add("B68", message, "run the same command again", ("jobs", job.name, "rows"))
 
 
-def _note_long_path(order: Order, found: Findings) -> None:
-    message = f"job {quoted(order.job)} would write a path of {len(order.output.encode()):,} bytes"
-    found.add("B75", message, f"at most {LONGEST_PATH:,} are portable: use fewer folders", ("outputs", "name"))
-
-
-def _note_twins(walk: _Walk, keys: set[int], paths: set[int], found: Findings) -> None:
-    """A third pass, only where two digests were equal: names both places of what is truly equal."""
-    if not keys and not paths:
+def _check_length(order: Order, found: Findings) -> None:
+    length = len(order.output) if order.output.isascii() else len(order.output.encode())
+    if length <= LONGEST_PATH:
         return
-    seen: dict[str, Order] = {}
-    for order in walk.orders():
-        path = folded(order.output)
-        if int(order.key[:16], 16) in keys and (first := seen.setdefault(order.key, order)) is not order:
-            _note_equal(order, first, found)
-        elif hash(path) & WORD in paths and (first := seen.setdefault(path, order)) is not order:
-            _note_same_path(order, first, found)
-
-
-def _note_same_path(order: Order, first: Order, found: Findings) -> None:
-    differ = _differ(order, first) or (["take"] if order.take != first.take else ["key"])
-    message = f"{quoted(order.output, 120)} would be written by two jobs (first at {_at(first)})"
-    _note_at(order, "B72", message, f"add ${{{differ[0]}}} or ${{key}} to outputs.name", found)
-
-
-def _differ(order: Order, first: Order) -> list[str]:
-    """The columns and axes that tell two orders apart."""
-    return [name for name, text in order.variables.items() if first.variables.get(name) != text]
-
-
-def _note_equal(order: Order, first: Order, found: Findings) -> None:
-    differ = _differ(order, first)
-    unused = f"nothing in the request uses {listed(differ)}; " if differ else ""
-    message = f"this job asks for the same as job {quoted(first.job)} (first at {_at(first)})"
-    _note_at(order, "B71", message, f"{unused}to render the same twice write takes: 2", found)
-
-
-def _note_at(order: Order, code: str, message: str, hint: str, found: Findings) -> None:
-    if isinstance(order.where, Spot):
-        found.add(code, message, hint, order.where)
-    else:
-        found.add_at(code, message, hint, order.where, None)
-
-
-def _at(order: Order) -> str:
-    place = order.place
-    return f"{place.file}:{place.line}:{place.column}"
+    message = f"job {quoted(order.job)} would write a path of {length:,} bytes"
+    found.add("B75", message, f"at most {LONGEST_PATH:,} are portable: use fewer folders", ("outputs", "name"))

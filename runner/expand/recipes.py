@@ -5,7 +5,6 @@ A field is set by the first of: a combination's variable of its name (an axis, o
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from runner.expand.accounts import Accounts
 from runner.expand.blame import Blame
 from runner.expand.inputs import Inputs, stand_in
-from runner.expand.keys import Asked, Pinned, contents_text, params_text, references_text, spec_text
+from runner.expand.keys import Asked, Hash, Pinned, contents_text, key_of, params_text, references_text, spec_text
 from runner.expand.matrix import Combination, Matrix
 from runner.expand.order import Order
 from runner.expand.outputs import Namer, slug
@@ -22,7 +21,7 @@ from runner.expand.tables import Row
 from runner.manifest import JobEntry, Manifest
 from runner.manifest.findings import Findings
 from runner.manifest.grammar import FIELD_NAMES, ROLES
-from runner.manifest.templates import Template, TooLong, templates_in
+from runner.manifest.templates import NoValue, Template, TooLong, templates_in
 from runner.providers.compose import Composed, canonical, compose
 from runner.providers.description import Fault, Provider
 
@@ -76,7 +75,7 @@ class _Cell:
     references: _References
     params: Mapping[str, Any]
     spec: str
-    asked: Any
+    asked: Hash
     words: Mapping[str, str]
 
 
@@ -97,8 +96,7 @@ class Recipe:
         job, defaults = self.job, self._manifest.defaults
         self._who = {name: job.fields.get(name, defaults.get(name)) for name in WHO}
         self._fields = _Part.of({name: value for name, value in job.fields.items() if name not in WHO})
-        said = {*WHO, *job.fields, *job.matrix}
-        self._defaults = _Part.of({name: value for name, value in defaults.items() if name not in said})
+        self._defaults = _Part.of({n: value for n, value in defaults.items() if n not in (*WHO, *job.fields)})
         self._params = _Part.of(job.params)
         self._params_text = "" if self._params.varies else params_text(job.params)
         self._written = [
@@ -109,23 +107,17 @@ class Recipe:
         brought = {*job.matrix, *(name for entry in job.include for name in entry)}
         self._fields_brought = [name for name in FIELD_NAMES if name in brought and name not in WHO]
         self._roles_brought = [role for role in ROLES if role in brought]
-        templates = list(self.templates())
         self._references_vary = bool(self._roles_brought) or _Part.of(self._written).varies
-        self._differs_by_take = any("take" in template.names for template in templates)
         self._references: dict[str, _References] = {}
-
-    def templates(self) -> Iterator[Template]:
-        """All templates that a request is made of."""
-        yield from templates_in(
-            [self._who, self._fields.value, self._defaults.value, self._params.value, self._written]
-        )
+        request = [self._who, self._fields.value, self._defaults.value, self._params.value, self._written]
+        self._differs_by_take = any("take" in template.names for template in templates_in(request))
 
     def orders(self, row: Row, combination: Combination) -> Iterator[Order]:
         """The takes of one cell."""
         try:
             yield from self._takes(row, combination)
-        except KeyError as missing:
-            self._blame.missing(str(missing.args[0]), row, combination)
+        except NoValue as missing:
+            self._blame.missing(missing.name, row, combination)
         except TooLong:
             self._blame.too_long(row)
         except Faulty as faulty:
@@ -152,7 +144,7 @@ class Recipe:
             self._fields_of(scope, combination),
             [pinned.reference for pinned in references.pinned],
             params,
-            self._defaults.filled(scope),
+            self._defaults_of(scope, combination),
         )
         if composed.faults or references.faults:
             raise Faulty(*references.faults, *composed.faults)
@@ -166,7 +158,7 @@ class Recipe:
             references=references,
             params=params,
             spec=spec_text(fields, references.text, told),
-            asked=hashlib.sha256(asked.start.encode()),
+            asked=asked.hashed(),
             words={**scope, "slug": slug(str(composed.fields.get("prompt", ""))), "ext": _extension(composed)},
         )
 
@@ -198,6 +190,13 @@ class Recipe:
             return fields
         return {**fields, **{name: combination[name] for name in self._fields_brought if name in combination}}
 
+    def _defaults_of(self, scope: Mapping[str, str], combination: Combination) -> Mapping[str, Any]:
+        """Those that hold variables only where the combination does not set the field itself."""
+        defaults: Mapping[str, Any] = self._defaults.value
+        if not self._defaults.varies:
+            return defaults
+        return {name: _filled(value, scope) for name, value in defaults.items() if name not in combination}
+
     def _pinned(self, scope: Mapping[str, str], combination: Combination, provider: Provider) -> _References:
         """The references; those without variables are looked at once for each provider."""
         if self._references_vary:
@@ -219,9 +218,7 @@ class Recipe:
         return _References.of(tuple(pinned), tuple(faults))
 
     def _order(self, cell: _Cell, take: int, variables: Mapping[str, str], row: Row) -> Order:
-        asked = cell.asked.copy()
-        asked.update(f"{take}]".encode())
-        key = asked.hexdigest()
+        key = key_of(cell.asked, take)
         composed = cell.composed
         return Order(
             key=key,

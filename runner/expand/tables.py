@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +217,7 @@ def _csv(file: _File, found: Findings) -> Rows:
     delimiter = max(DELIMITERS, key=lambda sign: len(_split(header, sign)))
     columns = tuple(name.strip() for name in _split(header, delimiter))
     _check_header(columns, header, delimiter, file.lines.number)
-    return Rows(columns, _cells(file, chain(lines), columns, delimiter, found), found, file)
+    return Rows(columns, _cells(file, lines, columns, delimiter, found), found, file)
 
 
 def _split(line: str, delimiter: str) -> list[str]:

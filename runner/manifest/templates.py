@@ -22,6 +22,14 @@ class TemplateError(Exception):
         self.words, self.message, self.hint = words, message, hint
 
 
+class NoValue(Exception):
+    """A variable has no value here; `name` says which."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 class TooLong(Exception):
     """A filled template would be longer than LONGEST_TEXT."""
 
@@ -39,11 +47,13 @@ class Template:
     words: tuple[str, ...] = ()
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The text with every variable's value. Raises KeyError for a name without one, TooLong before it is built."""
+        """The text with every variable's value. Raises NoValue for a name without one, TooLong before it is built."""
         parts = [self.around[0]]
-        for name, following in zip(self.names, self.around[1:], strict=True):
-            parts.append(values[name])
-            parts.append(following)
+        try:
+            for name, following in zip(self.names, self.around[1:], strict=True):
+                parts += (values[name], following)
+        except KeyError as missing:
+            raise NoValue(missing.args[0]) from None
         if sum(map(len, parts)) > LONGEST_TEXT:
             raise TooLong
         return "".join(parts)

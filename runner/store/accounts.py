@@ -22,11 +22,17 @@ def pause(
     connection: Connection, now: datetime, account: str, kind: str, note: str, seconds: float | None, slot: bool = False
 ) -> None:
     """No paid request for a while: out of credits, or the provider is busy. Without a time from the provider the pause
-    doubles with every fruitless probe (30 s to 15 min; 15 s to 5 min while waiting for a slot)."""
-    lock_account(connection, account)
-    probes = int(connection.execute(select(accounts.c.probes).where(accounts.c.name == account)).scalar_one()) + 1
+    doubles with every fruitless probe (30 s to 15 min; 15 s to 5 min while waiting for a slot).
+
+    Requests that were on the wire together are one probe: the later answers prolong the pause only by their own word.
+    """
+    held = lock_account(connection, account)
+    paused = held.paused_until if held.paused(now) and held.probes else None
+    probes = held.probes if paused else held.probes + 1
     own = slot_pause(probes) if slot else probe_pause(probes)
     until = now + timedelta(seconds=own if seconds is None else seconds)
+    if paused is not None:
+        until = paused if seconds is None else max(paused, until)
     values = {"paused_until": until, "paused_kind": kind, "paused_note": note, "probes": probes}
     connection.execute(update(accounts).where(accounts.c.name == account).values(values))
 

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -23,6 +23,10 @@ from runner.errors import InputError
 
 BUSY_SECONDS = 60.0
 READERS = 4
+WRITER_PRAGMAS = (
+    "journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
+    "cache_size=-16000",
+)  # fmt: skip
 
 
 def parse(db: str) -> URL:
@@ -54,41 +58,45 @@ def database_path(url: URL) -> Path:
     return Path(url.database or "")
 
 
-def writer(url: URL, *, owner: bool = True) -> AsyncEngine:
-    """The one writing engine of this process.
+def writer(url: URL) -> AsyncEngine:
+    """The writing engine of a process on PostgreSQL."""
+    return create_async_engine(url, pool_size=2, max_overflow=0, hide_parameters=True)
+
+
+def sync_writer(url: URL, *, owner: bool = True) -> Engine:
+    """The one writing engine of a process on SQLite, for a thread of its own.
 
     `owner` says that this process holds the queue's lock: only the owner checkpoints the WAL, because two connections
     that write and checkpoint at once can lose committed data in the SQLite versions that Debian ships.
     """
-    if not is_sqlite(url):
-        return create_async_engine(url, pool_size=2, max_overflow=0, hide_parameters=True, pool_pre_ping=False)
-    engine = create_async_engine(url, poolclass=StaticPool, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
-    pragmas = ["journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "foreign_keys=ON", "secure_delete=ON",
-               "temp_store=MEMORY", "cache_size=-16000"]
-    if not owner:
-        pragmas.append("wal_autocheckpoint=0")
-    _on_connect(engine, pragmas)
-    event.listen(engine.sync_engine, "begin", _begin_immediate)
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        poolclass=StaticPool,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        hide_parameters=True,
+    )
+    _on_connect(engine, [*WRITER_PRAGMAS, *([] if owner else ["wal_autocheckpoint=0"])])
+    event.listen(engine, "begin", _begin_immediate)
     return engine
 
 
 def reader(url: URL) -> AsyncEngine:
-    """An engine that only reads. On SQLite it is opened read-write with `query_only`: a `mode=ro` handle would leave
+    """An engine that only reads, each time from one snapshot. On SQLite it is opened read-write with `query_only`: a `mode=ro` handle would leave
     the `-wal` and `-shm` files of a closed queue behind."""
     if not is_sqlite(url):
         engine = create_async_engine(url, pool_size=READERS, max_overflow=0, hide_parameters=True)
-        return engine.execution_options(postgresql_readonly=True)
+        return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
     engine = create_async_engine(
         url, poolclass=AsyncAdaptedQueuePool, pool_size=READERS, max_overflow=0,
         connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True,
     )
-    _on_connect(engine, ["query_only=ON", "cache_size=-8000", "wal_autocheckpoint=0"])
+    _on_connect(engine.sync_engine, ["query_only=ON", "cache_size=-8000", "wal_autocheckpoint=0"])
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
 
 
-def _on_connect(engine: AsyncEngine, pragmas: list[str]) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
+def _on_connect(engine: Engine, pragmas: list[str]) -> None:
+    @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()

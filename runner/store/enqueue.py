@@ -10,13 +10,14 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, text, update
+from sqlalchemy import Connection, bindparam, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.jobs import UNPAID, Event, State
 from runner.limits import Window
 from runner.store.changes import events, jobs, totals
 from runner.store.claims import accounts, batches
+from runner.store.rows import add
 
 CHUNK = 2000
 
@@ -80,17 +81,19 @@ def enqueue(connection: Connection, now: datetime, batch: NewBatch, orders: Iter
     exception it raises undoes all.
     """
     batch_id = _save_batch(connection, now, batch)
-    connection.execute(text("CREATE TEMPORARY TABLE wanted (key TEXT PRIMARY KEY)"))
-    new = total = 0
+    last = connection.execute(select(func.max(jobs.c.id)).where(jobs.c.batch_id == batch_id)).scalar() or 0
+    kind = "BIGINT" if connection.dialect.name == "postgresql" else "INTEGER"
+    connection.execute(text(f"CREATE TEMPORARY TABLE wanted (id {kind} PRIMARY KEY)"))
+    new = kept = 0
     for chunk in _chunks(orders):
-        total += len(chunk)
-        new += _add_jobs(connection, now, batch_id, chunk)
-        connection.execute(text("INSERT INTO wanted (key) VALUES (:key)"), [{"key": job.key} for job in chunk])
+        known = _known_jobs(connection, batch_id, chunk)
+        new += _add_jobs(connection, now, batch_id, [job for job in chunk if job.key not in known])
+        kept += _keep_jobs(connection, chunk, known)
     _open_totals(connection, batch_id)
     _ask_again(connection, now, batch_id)
-    gone = _cancel_gone(connection, now, batch_id)
+    gone = _cancel_gone(connection, now, batch_id, last)
     connection.execute(text("DROP TABLE wanted"))
-    return Enqueued(batch_id, new, total - new, gone)
+    return Enqueued(batch_id, new, kept, gone)
 
 
 def _chunks(orders: Iterable[NewJob]) -> Iterator[list[NewJob]]:
@@ -100,38 +103,43 @@ def _chunks(orders: Iterable[NewJob]) -> Iterator[list[NewJob]]:
 
 
 def _save_batch(connection: Connection, now: datetime, batch: NewBatch) -> int:
+    """The batch's row as the manifest has it now, locked: who enqueues the same batch meanwhile waits."""
     row = {
-        "folder": batch.folder, "root": batch.root, "manifest": batch.manifest, "manifest_sha256": batch.manifest_sha256,
+        "folder": batch.folder, "root": batch.root,
+        "manifest": batch.manifest, "manifest_sha256": batch.manifest_sha256,
         "budget": json.dumps({name: str(credits) for name, credits in batch.budget.items()}), "updated_at": now,
     }  # fmt: skip
-    known = connection.execute(select(batches.c.id).where(batches.c.name == batch.name)).scalar()
-    if known is not None:
-        connection.execute(update(batches).where(batches.c.id == known).values(row))
-        return int(known)
-    statement = insert(batches).values(name=batch.name, created_at=now, **row).returning(batches.c.id)
-    return int(connection.execute(statement).scalar_one())
+    statement = _dialect(connection).insert(batches).values(name=batch.name, created_at=now, **row)
+    saved = statement.on_conflict_do_update(index_elements=["name"], set_=row).returning(batches.c.id)
+    return int(connection.execute(saved).scalar_one())
 
 
-def _add_jobs(connection: Connection, now: datetime, batch_id: int, chunk: Sequence[NewJob]) -> int:
-    """Inserts the jobs whose key the batch does not hold yet; returns how many those were.
+def _dialect(connection: Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite
 
-    A known job that is not paid yet takes over limits of the new manifest that are not part of what is asked:
-    priority and place. Its path stays.
-    """
-    known = _known_keys(connection, batch_id, [job.key for job in chunk])
-    fresh = [job for job in chunk if job.key not in known]
-    if fresh:
-        connection.execute(insert(jobs), [_job_row(job, now, batch_id) for job in fresh])
-    changed = [{"k": job.key, "p": job.priority} for job in chunk if known.get(job.key, job.priority) != job.priority]
-    if changed:
-        statement = update(jobs).where(jobs.c.batch_id == batch_id, jobs.c.key == bindparam("k"))
-        connection.execute(statement.values(priority=bindparam("p")), changed)
+
+def _known_jobs(connection: Connection, batch_id: int, chunk: Sequence[NewJob]) -> dict[str, tuple[int, int]]:
+    """Id and priority of those that the batch holds already, by key."""
+    keys = [job.key for job in chunk]
+    statement = select(jobs.c.key, jobs.c.id, jobs.c.priority).where(jobs.c.batch_id == batch_id, jobs.c.key.in_(keys))
+    return {row.key: (row.id, row.priority) for row in connection.execute(statement)}
+
+
+def _add_jobs(connection: Connection, now: datetime, batch_id: int, fresh: Sequence[NewJob]) -> int:
+    add(connection, jobs, [_job_row(job, now, batch_id) for job in fresh])
     return len(fresh)
 
 
-def _known_keys(connection: Connection, batch_id: int, keys: Sequence[str]) -> dict[str, int]:
-    statement = select(jobs.c.key, jobs.c.priority).where(jobs.c.batch_id == batch_id, jobs.c.key.in_(keys))
-    return {row.key: row.priority for row in connection.execute(statement)}
+def _keep_jobs(connection: Connection, chunk: Sequence[NewJob], known: Mapping[str, tuple[int, int]]) -> int:
+    """Notes which jobs stay. They take over a new priority, which is no part of what is asked; their path stays."""
+    stay = [(*known[job.key], job.priority) for job in chunk if job.key in known]
+    if stay:
+        connection.execute(text("INSERT INTO wanted (id) VALUES (:id)"), [{"id": job} for job, *_ in stay])
+    changed = [{"j": job, "p": priority} for job, before, priority in stay if priority != before]
+    if changed:
+        statement = update(jobs).where(jobs.c.id == bindparam("j")).values(priority=bindparam("p"))
+        connection.execute(statement, changed)
+    return len(stay)
 
 
 def _job_row(job: NewJob, now: datetime, batch_id: int) -> dict[str, Any]:
@@ -146,35 +154,44 @@ def _job_row(job: NewJob, now: datetime, batch_id: int) -> dict[str, Any]:
 def _open_totals(connection: Connection, batch_id: int) -> None:
     """A row of sums for every account of the batch, so that booking only ever adds to one."""
     names = connection.execute(select(jobs.c.account).distinct().where(jobs.c.batch_id == batch_id)).scalars().all()
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     if names:
-        statement = dialect.insert(totals).on_conflict_do_nothing()
+        statement = _dialect(connection).insert(totals).on_conflict_do_nothing()
         connection.execute(statement, [{"batch_id": batch_id, "account": name} for name in names])
 
 
 def _ask_again(connection: Connection, now: datetime, batch_id: int) -> None:
     """A job that an edit had cancelled and that is asked for again was never paid: it is queued anew."""
-    condition = [jobs.c.batch_id == batch_id, jobs.c.state == State.CANCELLED, jobs.c.attempts == 0,
-                 text("key IN (SELECT key FROM wanted)")]  # fmt: skip
-    _move_all(connection, now, Event.ASKED_AGAIN, State.QUEUED, condition)
+    wanted = [jobs.c.batch_id == batch_id, jobs.c.attempts == 0, text("jobs.id IN (SELECT id FROM wanted)")]
+    _move_all(connection, now, Event.ASKED_AGAIN, State.CANCELLED, State.QUEUED, wanted)
 
 
-def _cancel_gone(connection: Connection, now: datetime, batch_id: int) -> int:
-    condition = [jobs.c.batch_id == batch_id, jobs.c.state.in_(UNPAID), jobs.c.lease.is_(None),
-                 text("key NOT IN (SELECT key FROM wanted)")]  # fmt: skip
-    return _move_all(connection, now, Event.CANCELLED, State.CANCELLED, condition)
+def _cancel_gone(connection: Connection, now: datetime, batch_id: int, last: int) -> int:
+    """Cancels the unpaid jobs up to `last` (those after it are new) that the manifest does not name any more."""
+    gone = [jobs.c.batch_id == batch_id, jobs.c.id <= last, text("jobs.id NOT IN (SELECT id FROM wanted)")]
+    return sum(_move_all(connection, now, Event.CANCELLED, source, State.CANCELLED, gone) for source in sorted(UNPAID))
 
 
-def _move_all(connection: Connection, now: datetime, event: Event, to: State, conditions: Sequence[Any]) -> int:
-    told = insert(events).from_select(
-        ["at", "job_id", "event", "source", "target", "data"],
-        select(bindparam("now", now, type_=events.c.at.type), jobs.c.id, bindparam("event", event.value), jobs.c.state,
-               bindparam("target", to.value), bindparam("data", '{"by": "manifest"}')).where(*conditions),
-    )  # fmt: skip
-    connection.execute(told)
-    erased = {"error_kind": None, "error_code": None, "error_message": None}
-    moved = update(jobs).where(*conditions).values(state=to.value, due_at=now, updated_at=now, errors=0, **erased)
-    return connection.execute(moved).rowcount
+def _move_all(
+    connection: Connection, now: datetime, event: Event, source: State, to: State, conditions: Sequence[Any]
+) -> int:
+    """Moves the free jobs in `source` for which the conditions hold, some at a time; each that moved gets its event."""
+    free = [jobs.c.state == source, jobs.c.lease.is_(None)]
+    values = {"state": to.value, "due_at": now, "updated_at": now, "errors": 0,
+              "error_kind": None, "error_code": None, "error_message": None}  # fmt: skip
+    told = {"at": now, "event": event.value, "source": source.value, "target": to.value, "data": '{"by": "manifest"}'}
+    last = total = 0
+    while some := _ids_after(connection, last, *free, *conditions):
+        statement = update(jobs).where(jobs.c.id.in_(some), *free).values(values).returning(jobs.c.id)
+        moved = connection.execute(statement).scalars().all()
+        add(connection, events, [{"job_id": job, **told} for job in moved])
+        total += len(moved)
+        last = some[-1]
+    return total
+
+
+def _ids_after(connection: Connection, last: int, *conditions: Any) -> Sequence[int]:
+    statement = select(jobs.c.id).where(jobs.c.id > last, *conditions).order_by(jobs.c.id).limit(CHUNK)
+    return connection.execute(statement).scalars().all()
 
 
 def save_accounts(connection: Connection, settings: Sequence[AccountSettings]) -> None:
@@ -187,9 +204,8 @@ def save_accounts(connection: Connection, settings: Sequence[AccountSettings]) -
             "timeout_ms": round(account.timeout.total_seconds() * 1000), "exclusive": int(account.exclusive),
             "stopped": None, "stopped_models": "[]",
         }  # fmt: skip
-        known = connection.execute(update(accounts).where(accounts.c.name == account.name).values(row)).rowcount
-        if not known:
-            connection.execute(insert(accounts).values(name=account.name, **row))
+        statement = _dialect(connection).insert(accounts).values(name=account.name, **row)
+        connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=row))
 
 
 def set_budget(connection: Connection, batch_id: int, budget: Mapping[str, Decimal]) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, select, text, union, update
 
 from runner.errors import ErrorKind, LocalError, OwnedError
 from runner.jobs import Answer, Change, Event, Failure, State
@@ -71,14 +71,20 @@ def register(connection: Connection, now: datetime, worker: int) -> None:
 
 
 def heartbeat(connection: Connection, now: datetime, worker: int) -> None:
-    connection.execute(update(workers).where(workers.c.id == worker).values(seen_at=now))
+    """A sign of life. A worker that slept so long that it was taken for dead is known again from now on."""
+    if not connection.execute(update(workers).where(workers.c.id == worker).values(seen_at=now)).rowcount:
+        register(connection, now, worker)
 
 
 def dead_workers(connection: Connection, worker: int, seen_before: datetime, *, alone: bool) -> list[int]:
-    """The workers whose leases are dead: all others when `alone` owns the queue, else those last `seen_before`."""
-    others = select(workers.c.id).where(workers.c.id != worker)
+    """The workers whose leases are dead: all others when `alone` owns the queue, else those last `seen_before`, and
+    those of whom only a lease or an unanswered request is left."""
+    owners = select(jobs.c.owner.label("id")).where(text("jobs.lease IS NOT NULL"))
+    askers = select(requests.c.worker.label("id")).where(requests.c.ended_at.is_(None))
+    named = union(select(workers.c.id), owners, askers).subquery("named")
+    others = select(named.c.id).where(named.c.id != worker)
     if not alone:
-        others = others.where(workers.c.seen_at < seen_before)
+        others = others.where(named.c.id.not_in(select(workers.c.id).where(workers.c.seen_at >= seen_before)))
     return list(connection.execute(others).scalars())
 
 

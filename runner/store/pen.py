@@ -4,8 +4,7 @@ Whoever arrives while a commit is under way shares the next one. Data of one kin
 one function call, so a crowd costs little more than one. If a shared transaction fails, each of its items is tried
 again alone, so that the one at fault hears of it and the others do not.
 
-The pen's transactions run in a task of its own: cancelling whoever waits cancels nothing here. (A task cancelled inside
-a database call can leave half a step visible, or hang for ever.)
+Its transactions run in a place of their own (`transactions`): cancelling whoever waits cancels nothing there.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import LocalError, Taken
-from runner.failpoints import reached
+from runner.store.transactions import Transactions
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -36,8 +34,8 @@ class _Item:
 
 
 class Pen:
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
         self._items: list[_Item] = []
         self._something = asyncio.Event()
         self._closing = False
@@ -74,7 +72,7 @@ class Pen:
 
     async def _commit(self, items: list[_Item]) -> None:
         try:
-            results = await self._transaction(items)
+            results = await self._transactions.run(_apply, items)
         except Exception as trouble:
             await self._alone(items, trouble)
         else:
@@ -87,13 +85,6 @@ class Pen:
             return
         for item in items:
             await self._commit([item])
-
-    async def _transaction(self, items: list[_Item]) -> list[Any]:
-        async with self._engine.begin() as connection:
-            results = await connection.run_sync(_apply, items)
-            reached("before-commit")
-        reached("after-commit")
-        return results
 
 
 def _apply(connection: Connection, items: Sequence[_Item]) -> list[Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, text
+from sqlalchemy import Connection, func, select, text
 
 from runner.jobs import State
 from runner.ledger import ZERO
@@ -19,6 +20,8 @@ from runner.store.claims import IS_MOVING, QUEUED, accounts, batches
 from runner.store.work import Work, as_work, everything
 
 PAGE = 500
+KEY_START = re.compile("[0-9a-f]+")
+BIGGEST_ID = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,9 @@ def sums(connection: Connection) -> list[Sum]:
 
 def unsettled(connection: Connection) -> dict[str, Decimal]:
     """Per account, the charges of ended tasks whose refund or final cost is not known yet."""
-    net = func.sum(jobs.c.charged - jobs.c.refunded)
-    statement = select(jobs.c.account, net).where(text("unsettled = 1")).group_by(jobs.c.account)
-    return {account: amount or ZERO for account, amount in connection.execute(statement)}
+    charged, refunded = func.sum(jobs.c.charged), func.sum(jobs.c.refunded)
+    statement = select(jobs.c.account, charged, refunded).where(text("unsettled = 1")).group_by(jobs.c.account)
+    return {account: (paid or ZERO) - (back or ZERO) for account, paid, back in connection.execute(statement)}
 
 
 def account_rows(connection: Connection) -> list[AccountRow]:
@@ -124,17 +127,7 @@ def stream(
 ) -> Iterator[Work]:
     """Jobs in the order in which they were enqueued, page by page: a million cost no more memory than a page."""
     last = 0
-    while True:
-        statement = everything().where(jobs.c.id > last).order_by(jobs.c.id).limit(PAGE)
-        if batch is not None:
-            statement = statement.where(batches.c.name == batch)
-        if states:
-            statement = statement.where(jobs.c.state.in_(states))
-        if account is not None:
-            statement = statement.where(jobs.c.account == account)
-        page = [as_work(row) for row in connection.execute(statement)]
-        if not page:
-            return
+    while page := page_after(connection, last, batch, states, account):
         yield from page
         last = page[-1].id
 
@@ -155,13 +148,15 @@ def page_after(
 
 def find_job(connection: Connection, name: str) -> list[Work]:
     """The jobs that `name` may mean: an id, a key, or the beginning of a key."""
-    if name.isdecimal():
+    if not KEY_START.fullmatch(name):
+        return []
+    if name.isdecimal() and int(name) < BIGGEST_ID:
         by_id = [as_work(row) for row in connection.execute(everything().where(jobs.c.id == int(name)))]
         if by_id:
             return by_id
     upper = name + "g"  # keys are hexadecimal: nothing sorts after "f"
-    prefix = or_(jobs.c.key == name, (jobs.c.key >= name) & (jobs.c.key < upper))
-    return [as_work(row) for row in connection.execute(everything().where(prefix).order_by(jobs.c.id).limit(10))]
+    begins = (jobs.c.key >= name) & (jobs.c.key < upper)
+    return [as_work(row) for row in connection.execute(everything().where(begins).order_by(jobs.c.id).limit(10))]
 
 
 def known_states(connection: Connection, batch: str, keys: Sequence[str]) -> dict[str, State]:

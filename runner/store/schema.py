@@ -21,24 +21,19 @@ from runner.failpoints import reached
 from runner.store import engines
 from runner.store.facts import new_facts
 from runner.store.tables import Table
+from runner.store.transactions import Transactions
 
 HEAD = "0001"
 VERSION_TABLE = "alembic_version"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-async def ensure(engine: AsyncEngine, url: URL, clock: Clock, *, create: bool) -> None:
+async def ensure(writing: Transactions, url: URL, clock: Clock, *, create: bool) -> None:
     """Makes sure that the queue has today's schema. Raises LocalError for what is not ours, newer, or damaged."""
     try:
-        async with engine.begin() as connection:
-            found = await connection.run_sync(_version, url)
-            if found is None and create:
-                await connection.run_sync(_create, clock)
-                return
-        if found is None:
-            raise _not_ours(url)
+        found = await writing.run(_found_or_made, url, clock, create)
         if found != HEAD:
-            await _migrate(engine, url, found)
+            await _migrate(writing, url, found)
     except DBAPIError as error:
         raise _damaged(url, error) from None
 
@@ -68,6 +63,16 @@ def _version(connection: Connection, url: URL) -> str | None:
     return None
 
 
+def _found_or_made(connection: Connection, url: URL, clock: Clock, create: bool) -> str:
+    found = _version(connection, url)
+    if found is None and create:
+        _create(connection, clock)
+        return HEAD
+    if found is None:
+        raise _not_ours(url)
+    return found
+
+
 def _create(connection: Connection, clock: Clock) -> None:
     Table.metadata.create_all(connection)
     connection.execute(text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
@@ -75,7 +80,7 @@ def _create(connection: Connection, clock: Clock) -> None:
     new_facts(connection, clock.now(), clock.anchor)
 
 
-async def _migrate(engine: AsyncEngine, url: URL, found: str, scripts: Path = MIGRATIONS) -> None:
+async def _migrate(writing: Transactions, url: URL, found: str, scripts: Path = MIGRATIONS) -> None:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
@@ -89,9 +94,7 @@ async def _migrate(engine: AsyncEngine, url: URL, found: str, scripts: Path = MI
                          "install the newer runner; this queue was left as it is") from None  # fmt: skip
     if engines.is_sqlite(url):
         await asyncio.to_thread(_backup, engines.database_path(url), found)
-    async with engine.begin() as connection:
-        await connection.run_sync(_upgrade, config)
-        reached("before-migration-commit")
+    await writing.run(_upgrade, config)
 
 
 def _upgrade(connection: Connection, config: object) -> None:
@@ -102,6 +105,7 @@ def _upgrade(connection: Connection, config: object) -> None:
     assert isinstance(config, Config)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    reached("before-migration-commit")
 
 
 def _backup(queue: Path, found: str) -> None:

@@ -21,6 +21,7 @@ from runner.store import engines, ownership, place, schema
 from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply
 from runner.store.pen import Pen, reason
+from runner.store.transactions import Transactions, transactions
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ class Store:
     `record` and `write` return after the commit; `read` sees what is committed.
     """
 
-    def __init__(self, url: URL, clock: Clock, writing: AsyncEngine | None, reading: AsyncEngine, worker: int | None) -> None:
+    def __init__(self, url: URL, clock: Clock, writing: Transactions | None, reading: AsyncEngine, worker: int | None) -> None:
         self.url, self.clock, self.worker = url, clock, worker
         self._reading = reading
         self._pen = Pen(writing) if writing is not None else None
@@ -106,7 +107,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     """
     url = engines.parse(db)
     lock = _prepare_place(url, own=own)
-    writing, reading = engines.writer(url, owner=own), engines.reader(url)
+    writing, reading = transactions(url, owner=own), engines.reader(url)
     try:
         await schema.ensure(writing, url, clock, create=own)
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
@@ -134,7 +135,7 @@ async def read_store(db: str, clock: Clock) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def _opened(
-    url: URL, clock: Clock, writing: AsyncEngine | None, reading: AsyncEngine, worker: int | None
+    url: URL, clock: Clock, writing: Transactions | None, reading: AsyncEngine, worker: int | None
 ) -> AsyncIterator[Store]:
     store = Store(url, clock, writing, reading, worker)
     beating: asyncio.Task[None] | None = None
@@ -198,10 +199,11 @@ def lock_file_parent(queue: Path) -> None:
     queue.parent.mkdir(parents=True, exist_ok=True)
 
 
-async def _dispose(*engines_: AsyncEngine) -> None:
+async def _dispose(reading: AsyncEngine, writing: Transactions | None = None) -> None:
     """Disposes readers first and the writer last: whoever closes the file last tidies up its WAL."""
-    for engine in engines_:
-        await asyncio.shield(asyncio.ensure_future(engine.dispose()))
+    await asyncio.shield(asyncio.ensure_future(reading.dispose()))
+    if writing is not None:
+        await asyncio.shield(asyncio.ensure_future(writing.close()))
 
 
 __all__ = ["Store", "open_store", "read_store", "rescue"]

@@ -49,6 +49,8 @@ def after_poll(poll: Poll, answer: Report | Refusal) -> Change:
             return _empty(poll, answer)
         case Report(phase=Phase.DONE):
             return _finished(poll, answer)
+        case Report(phase=Phase.FAILED | Phase.CANCELLED) if poll.standing.finished_at is not None:
+            return _taken_back(poll, answer)
         case Report(phase=Phase.FAILED, error=Refusal(action=action)) if action in NOT_CHARGED and _free(poll, answer):
             return _task_refused(poll, answer)
         case Report(phase=Phase.FAILED | Phase.CANCELLED):
@@ -124,6 +126,15 @@ def _ended(poll: Poll, report: Report) -> Change:
         settle_at=poll.now + SETTLE_AFTER[0] if unsettled else None,
     )  # fmt: skip
     return _change(poll, event, standing, entries, why=_why(report).message)
+
+
+def _taken_back(poll: Poll, report: Report) -> Change:
+    """The task was complete and paid for, was asked for a fresh URL, and is now said to have failed: a render that was
+    completed is never `failed`, so a person must look."""
+    why = f"the task was complete before; now the provider says: {_why(report).message}"
+    failure = Failure(ErrorKind.DOWNLOAD_FAILED, "taken_back", why)
+    standing = replace(poll.standing, state=State.HELD, due_at=poll.now, failure=failure, status=report.status)
+    return _change(poll, Event.TASK_LOST, standing, _settle(poll, report), why=why)
 
 
 def _task_refused(poll: Poll, report: Report) -> Change:

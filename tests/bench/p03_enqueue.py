@@ -30,14 +30,13 @@ from tests.bench.sizes import Size
 NOWHERE = environment({"seedance2ai": "http://127.0.0.1:9"})
 CHUNK = 10_000
 FEW = 1000
-HOLD = 1.5  # seconds that a queue is held open
 
 
 def measure(size: Size, rounds: int) -> Sequence[Line]:
-    return [*_enqueue(size.table_rows, rounds), *_yaml(size.yaml_entries, rounds)]
+    return [*_enqueue(size.table_rows, size.hold_seconds, rounds), *_yaml(size.yaml_entries, rounds)]
 
 
-def _enqueue(rows: int, rounds: int) -> Sequence[Line]:
+def _enqueue(rows: int, hold: float, rounds: int) -> Sequence[Line]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest(folder / "many", rows, concurrency=8)
@@ -57,7 +56,7 @@ def _enqueue(rows: int, rounds: int) -> Sequence[Line]:
                   at_most(1.6), {**spreads("s", took), **shares}),
             Line("P3", "… most memory meanwhile, MB", Spread(tuple(peaks["runner"]), "MB"), at_most(120),
                  spreads("MB", peaks, "raw")),
-            _full_queue(folder, rows, rounds),
+            _full_queue(folder, rows, hold, rounds),
         ]  # fmt: skip
 
 
@@ -72,12 +71,11 @@ def enqueued(folder: str, into: int) -> dict[str, float]:
 
 async def _go(order: Path, into: Path) -> tuple[float, float]:
     """Seconds to read and check the manifest (a first pass over its table), and to put it into the queue (a second)."""
-    began = time.perf_counter()
-    read_only = seconds(lambda: _read(order))
+    read = seconds(lambda: _read(order))
     began = time.perf_counter()
     async with engine(into, order, NOWHERE):
         whole = time.perf_counter() - began
-    return read_only, whole - read_only
+    return read, whole - read
 
 
 def _read(order: Path) -> None:
@@ -118,7 +116,7 @@ async def _empty_queue(folder: Path) -> sqlite3.Connection:
     return connection
 
 
-def _full_queue(folder: Path, rows: int, rounds: int) -> Line:
+def _full_queue(folder: Path, rows: int, hold: float, rounds: int) -> Line:
     """A run over a full queue against one over a short one: 8 tasks in flight that never end, the rest waits."""
     manifest(folder / "few", min(FEW, rows), concurrency=8)
     few = folder / "queue-of-few"
@@ -127,8 +125,8 @@ def _full_queue(folder: Path, rows: int, rounds: int) -> Line:
     with provider(polls=0) as url:
         found = rounds_of(
             {
-                "many": lambda: in_child("p03_enqueue", "held", folder=many, url=url)["peak_mb"],
-                "few": lambda: in_child("p03_enqueue", "held", folder=few, url=url)["peak_mb"],
+                "many": lambda: in_child("p03_enqueue", "held", folder=many, url=url, seconds=hold)["peak_mb"],
+                "few": lambda: in_child("p03_enqueue", "held", folder=few, url=url, seconds=hold)["peak_mb"],
             },
             rounds,
         )
@@ -137,16 +135,16 @@ def _full_queue(folder: Path, rows: int, rounds: int) -> Line:
                 spreads("MB", found))  # fmt: skip
 
 
-def held(folder: str, url: str) -> dict[str, float]:
+def held(folder: str, url: str, seconds: float) -> dict[str, float]:
     """In a child: works on a queue for a moment."""
-    asyncio.run(_hold(Path(folder), url))
+    asyncio.run(_hold(Path(folder), url, seconds))
     return {"at_end": peak_mb()}
 
 
-async def _hold(folder: Path, url: str) -> None:
+async def _hold(folder: Path, url: str, seconds: float) -> None:
     async with engine(folder, None, environment({"seedance2ai": url})) as made:
         running = asyncio.create_task(made.run())
-        await asyncio.sleep(HOLD)
+        await asyncio.sleep(seconds)
         made.stop.set()
         await running
 

@@ -45,6 +45,13 @@ def db(request: pytest.FixtureRequest, tmp_path: Path, helper: asyncio.Runner) -
 
 
 @pytest.fixture
+def postgres_queue_db(postgres_queue: str, helper: asyncio.Runner) -> Iterator[str]:
+    """`db` for what only PostgreSQL knows: several workers."""
+    yield postgres_queue
+    helper.run(empty(postgres_queue))
+
+
+@pytest.fixture
 def clock() -> HandClock:
     return HandClock()
 

@@ -200,8 +200,13 @@ def refusal(action: Action, kind: ErrorKind = ErrorKind.UNAVAILABLE, wait: float
 async def set_downloading(store: Store, job_id: int, *urls: str, used: str | None = None) -> None:
     """Polls a running job, whose task has ended well."""
     store.clock.move(60)  # type: ignore[attr-defined]
-    [claimed] = [c for c in (await take(store, polls=100)).polls if c.job_id == job_id]
-    await store.record(await polled(store, claimed, done(f"task-{job_id}", *urls, used=used)))
+    asked = (await take(store, polls=100)).polls
+    [mine] = [c for c in asked if c.job_id == job_id]
+    await store.record(await polled(store, mine, done(f"task-{job_id}", *urls, used=used)))
+    for claimed in asked:
+        if claimed is not mine:
+            work = await work_of(store, claimed.job_id)
+            await store.record(step(Event.POLLED, work, State.RUNNING, claimed.lease, store.clock.now()))
 
 
 def published(index: int = 0) -> OutputRow:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(sys.executable).with_name("runner")
+HOME = {"HOME": "/nonexistent", "LANG": "C.UTF-8"}
 LONGEST = 300.0  # wall seconds after which a run that should have ended is a finding by itself
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that is over. `code` is negative where a signal killed it."""
+    """A command that is over. `code` as a shell tells it: 137 where SIGKILL ended it, 143 for SIGTERM."""
 
     arguments: tuple[str, ...]
     code: int
@@ -54,7 +54,7 @@ class Running:
             self.process.wait()
             raise TimeoutError(f"still running after {timeout} s: {self.err.read_text()[-3000:]}") from None
         seconds = time.monotonic() - self.began
-        return Ended(self.arguments, code, _text(self.out), _text(self.err), seconds)
+        return Ended(self.arguments, code if code >= 0 else 128 - code, _text(self.out), _text(self.err), seconds)
 
     def lives(self, seconds: float) -> bool:
         """Waits so long; whether it still runs."""
@@ -72,7 +72,7 @@ class Running:
 class Commands:
     """Starts `runner …` in `folder`; what each one prints is kept in `folder/said`.
 
-    `environment` is all of its environment but PATH: nothing of the tester's own comes in.
+    `environment` is all of its environment but PATH and PYTHONPATH: nothing else of the tester's own comes in.
     """
 
     folder: Path
@@ -86,10 +86,10 @@ class Commands:
         said = self.folder / "said"
         said.mkdir(exist_ok=True)
         out, err = said / f"{self.count:04}.out", said / f"{self.count:04}.err"
-        home = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder), "LANG": "C.UTF-8"}
+        own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
-                [PROGRAM, *arguments], cwd=self.folder, env={**home, **self.environment, **more}, stdin=subprocess.DEVNULL,
+                [PROGRAM, *arguments], cwd=self.folder, env={**own, **HOME, **self.environment, **more}, stdin=subprocess.DEVNULL,
                 stdout=stdout, stderr=stderr, start_new_session=True,
             )  # fmt: skip
         return Running(arguments, process, out, err, time.monotonic())
@@ -114,14 +114,6 @@ class Commands:
             raise RuntimeError(f"no JSON: {ended.out[:300]!r}\n{ended.said()}") from None
 
 
-def signalled(code: int) -> str:
-    """The exit code in words, for reports."""
-    return signal.Signals(-code).name if code < 0 else str(code)
-
-
 def _text(path: Path) -> str:
     return path.read_text(errors="replace")
 
-
-def option(name: str, value: object) -> Sequence[str]:
-    return (f"--{name}", str(value))

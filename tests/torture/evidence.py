@@ -73,11 +73,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """An event as it was logged; `source` is None for the first of a job."""
+    """An event as it was logged."""
 
     job_id: int
     event: str
-    source: str | None
+    source: str
     target: str
 
 

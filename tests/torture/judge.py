@@ -7,16 +7,16 @@ which ask for the same and are interchangeable.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from torture.commands import signalled
 from torture.evidence import Evidence, Job, Step, Task
 
 from runner.jobs import SETTLED, TRANSITIONS, Event
 
 ENDED = frozenset(state.value for state in SETTLED)
+FIRST = "queued"  # where a job's log begins: nobody here needs another's output
 FINISHED = frozenset({"succeeded", "partial"})
 GRACE = 12.0  # wall seconds in which a run ends after the first signal: ten for what is on the wire, two to tidy up
 NOT_OURS = ("unknown_submission", "rate_limited", "network", "unavailable")
@@ -53,7 +53,7 @@ def judge(evidence: Evidence) -> Verdict:
     return Verdict(tuple(found))
 
 
-def _by_line(jobs: list[Job]) -> dict[tuple[str, str], list[Job]]:
+def _by_line(jobs: Sequence[Job]) -> dict[tuple[str, str], list[Job]]:
     groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
     for job in jobs:
         groups[job.account, job.line].append(job)
@@ -71,7 +71,7 @@ def _owner(evidence: Evidence) -> Mapping[tuple[str, str], Job]:
 
 def doubles(evidence: Evidence) -> Iterator[str]:
     """More tasks were bought than jobs asked for them."""
-    asked = _by_line(list(evidence.jobs))
+    asked = _by_line(evidence.jobs)
     bought = Counter((task.account, task.prompt) for task in _paid(evidence))
     for (account, prompt), count in bought.items():
         wanted = len(asked.get((account, prompt), []))
@@ -152,8 +152,15 @@ def ledger_difference(evidence: Evidence) -> Iterator[str]:
         ours = evidence.net.get(account, Decimal(0))
         if ours != theirs - open_ones:
             yield f"{account}: our net is {ours}, theirs {theirs} with {open_ones} of it open"
-        if evidence.unsettled.get(account, Decimal(0)) != 0:
-            yield f"{account}: {evidence.unsettled[account]} credits are still not settled"
+        awaited = evidence.unsettled.get(account, Decimal(0)) - open_questions(evidence.jobs, account)
+        if awaited > 0:
+            yield f"{account}: {awaited} credits are still not settled"
+
+
+def open_questions(jobs: Sequence[Job], account: str) -> Decimal:
+    """What the held jobs of an account may have cost: that stays unsettled until a person has decided."""
+    held = (job for job in jobs if job.account == account and job.state == "held" and job.task_id is None)
+    return sum((job.estimated or Decimal(0) for job in held), Decimal(0))
 
 
 def fates(evidence: Evidence) -> Iterator[str]:
@@ -226,22 +233,18 @@ def edges(evidence: Evidence) -> Iterator[str]:
     """The log tells of a step that the table of transitions does not know, or that does not follow from the last."""
     stands: dict[int, str] = {}
     for step in evidence.steps:
-        before = stands.get(step.job_id)
+        before = stands.get(step.job_id, FIRST)
         if step.source != before:
             yield f"job {step.job_id}: {step.event} from {step.source}, but it was {before}"
         elif not _allowed(step):
             yield f"job {step.job_id}: {step.event} from {step.source} to {step.target}"
         stands[step.job_id] = step.target
     for job in evidence.jobs:
-        if job.id in stands and stands[job.id] != job.state:
-            yield f"job {job.id} is {job.state}, its log ends with {stands[job.id]}"
-        if job.id not in stands:
-            yield f"job {job.id} has no log"
+        if stands.get(job.id, FIRST) != job.state:
+            yield f"job {job.id} is {job.state}, its log ends with {stands.get(job.id, FIRST)}"
 
 
 def _allowed(step: Step) -> bool:
-    if step.source is None:
-        return step.event == Event.ENQUEUED and step.target in ("queued", "waiting")
     ways = {source.value: target.value for source, target in TRANSITIONS[Event(step.event)].items()}
     return ways.get(step.source) == step.target
 
@@ -275,10 +278,10 @@ def messages(evidence: Evidence) -> Iterator[str]:
         if "Traceback (most recent call last)" in ended.err + ended.out:
             yield f"a traceback: {ended.said()}"
         elif ended.code not in KNOWN_CODES:
-            yield f"ended with {signalled(ended.code)}: {ended.said()}"
+            yield ended.said()
 
 
-KNOWN_CODES = frozenset({0, 1, 4, 5, 130, 143, -9})
+KNOWN_CODES = frozenset({0, 1, 4, 5, 130, 137, 143})
 
 RULES: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
     rule.__name__: rule

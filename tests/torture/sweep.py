@@ -20,7 +20,7 @@ from torture.trial import Trial, trial
 
 from runner.failpoints import NAMES
 
-KILLED = -9
+KILLED = 137
 UNREACHED = frozenset({"before-migration-commit"})  # only a queue of an older program gets there; its own tests do
 CHAIN = (1, 2, 1, 3, 5, 8, 13, 21, 34)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from torture import evidence
 from torture.commands import Commands, Ended, Running
 from torture.evidence import SIZES, Evidence
+from torture.judge import open_questions
 from torture.manifests import Limits, Orders
 from torture.providers import Providers, serving
 
@@ -64,7 +65,8 @@ class Trial:
         return last
 
     def _awaits_refunds(self) -> bool:
-        return any(Decimal(account["unsettled"]) for account in self.credits())
+        jobs = self.jobs()
+        return any(Decimal(each["unsettled"]) > open_questions(jobs, each["account"]) for each in self.credits())
 
     def credits(self) -> Sequence[Mapping[str, str]]:
         found: Sequence[Mapping[str, str]] = self.commands.json("credits", "--db", self.queue)["accounts"]

@@ -1,0 +1,71 @@
+"""Where the pen's transactions run, one after the other: never in a task that somebody may cancel.
+
+On SQLite a thread of its own runs a whole transaction in one go: a hop per commit instead of a dozen per statement, and
+nothing to cancel half-way. (A task cancelled inside a driver's call can leave half a step visible, or hang for ever.)
+On PostgreSQL the driver is asynchronous, and the transaction runs on the loop, in the pen's own task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runner.failpoints import reached
+from runner.store import engines
+
+T = TypeVar("T")
+
+
+class Transactions(Protocol):
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """`function(connection, *args)` in one transaction, committed when this returns; rolled back if it raises."""
+
+    async def close(self) -> None: ...
+
+
+def transactions(url: URL, *, owner: bool) -> Transactions:
+    """The writing side of a queue. `owner`: see `engines.sync_writer`."""
+    if engines.is_sqlite(url):
+        return _InThread(engines.sync_writer(url, owner=owner))
+    return _OnLoop(engines.writer(url))
+
+
+class _InThread:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(1, "pen")
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, function, args)
+
+    def _transact(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        with self._engine.begin() as connection:
+            result = function(connection, *args)
+            reached("before-commit")
+        reached("after-commit")
+        return result
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown()
+
+
+class _OnLoop:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        async with self._engine.begin() as connection:
+            result = await connection.run_sync(function, *args)
+            reached("before-commit")
+        reached("after-commit")
+        return result
+
+    async def close(self) -> None:
+        await self._engine.dispose()

@@ -1,0 +1,168 @@
+"""Several runners at once: one queue file has one owner, one database is shared, and limits are kept either way."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+from torture.commands import Ended, Running
+from torture.evidence import Step
+from torture.judge import judge
+from torture.manifests import PROVIDERS, Limits
+from torture.trial import Trial, trial
+
+STARTS = 20
+RESTARTS = 10
+PATIENCE = 60.0
+
+
+@contextmanager
+def a_long_batch(folder: Path, **more: object) -> Iterator[Trial]:
+    """Two renders that take longer than anybody here waits."""
+    with trial(folder, ("seedance2ai",), seed="two", speed=10, render=36000, **more) as here:  # type: ignore[arg-type]
+        here.orders.grow({"sd-video": 2})
+        yield here
+
+
+def until(question: Callable[[], object], what: str) -> None:
+    """Waits for something that nobody reports to us."""
+    deadline = time.monotonic() + PATIENCE
+    while not question():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def tasks(here: Trial) -> int:
+    return sum(len(account["tasks"]) for p in here.sandbox.ledger()["providers"].values() for account in p["accounts"].values())
+
+
+def requests(here: Trial) -> int:
+    return len(here.sandbox.get("requests?limit=100000")["requests"])
+
+
+def stop(here: Trial, running: Running) -> Ended:
+    running.send(signal.SIGTERM)
+    return here.commands.over(running)
+
+
+def test_the_second_on_one_queue_file_is_refused_and_told_who_owns_it(tmp_path: Path) -> None:
+    with a_long_batch(tmp_path) as here:
+        first = here.start()
+        until(lambda: tasks(here) == 2, "the first one's orders")
+        second = here.run()
+        assert second.code == 8
+        assert re.search(rf"\b{first.process.pid}\b", second.err), second.said()
+        assert "Traceback" not in second.err
+        assert stop(here, first).code == 143
+        assert tasks(here) == 2
+
+
+def test_of_twenty_started_at_once_exactly_one_runs(tmp_path: Path) -> None:
+    with a_long_batch(tmp_path) as here:
+        crowd = [here.start() for _ in range(STARTS)]
+        until(lambda: sum(each.process.poll() is not None for each in crowd) == STARTS - 1, "all but one to give up")
+        until(lambda: tasks(here) == 2, "its orders")
+        [winner] = [each for each in crowd if each.process.poll() is None]
+        losers = [here.commands.over(each) for each in crowd if each is not winner]
+        assert Counter(each.code for each in losers) == {8: STARTS - 1}
+        for each in losers:
+            assert re.search(rf"\b{winner.process.pid}\b|just starting", each.err), each.said()
+        assert stop(here, winner).code == 143
+        assert tasks(here) == 2, "somebody else has bought something"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_queue_is_free_once_its_owner_is_gone(tmp_path: Path, number: signal.Signals) -> None:
+    with a_long_batch(tmp_path) as here:
+        first = here.start()
+        until(lambda: tasks(here) == 2, "the first one's orders")
+        first.send(number)
+        here.commands.over(first)
+        second = here.start()
+        polls = requests(here)
+        until(lambda: requests(here) > polls, "the second one to go on")
+        assert stop(here, second).code == 143
+        assert tasks(here) == 2
+
+
+def test_two_workers_share_one_database(tmp_path: Path, postgres_database: str) -> None:
+    limits = {"happyhorse": Limits(3, 60), "seedance2ai": Limits(5, 120)}
+    setting = trial(
+        tmp_path, PROVIDERS, seed="pg", speed=20, render=40, queue=postgres_database, limits=limits,
+        faults="lost_answer@submit=0.1,error_after_charge@submit=0.05,reset_download=0.1",
+    )  # fmt: skip
+    with setting as here:
+        here.orders.grow({"hh-video": 8, "hh-takes": 1, "sd-video": 12, "sd-takes": 1, "sd-batch": 3})
+        pair = [here.start(), here.start()]
+        busy = asyncio.run(requests_by_worker(postgres_database, lambda: any(e.process.poll() is None for e in pair)))
+        ends = [here.commands.over(each) for each in pair]
+        evidence = here.evidence(ends[0], database_steps)
+        assert judge(evidence).clean, f"{judge(evidence)}\n{ends[0].said()}\n{ends[1].said()}"
+        assert ends[0].code == ends[1].code
+        assert len(busy) == 2, busy
+        assert min(busy.values()) >= 5, f"one of them hardly did anything: {busy}"
+        assert {job.state for job in evidence.jobs} <= {"succeeded", "held"}
+
+
+async def requests_by_worker(database: str, alive: Callable[[], bool]) -> Counter[int]:
+    """How many requests each worker has made, as the shared log tells while they are at work."""
+    connection = await asyncpg.connect(_dsn(database))
+    made: dict[int, int] = {}
+    try:
+        while alive():
+            try:
+                made |= {row["id"]: row["worker"] for row in await connection.fetch("SELECT id, worker FROM requests")}
+            except asyncpg.UndefinedTableError:
+                made = {}  # nobody has made the tables yet
+            await asyncio.sleep(0.1)
+    finally:
+        await connection.close()
+    return Counter(made.values())
+
+
+def database_steps(database: str) -> list[Step]:
+    async def read() -> list[Step]:
+        connection = await asyncpg.connect(_dsn(database))
+        try:
+            rows = await connection.fetch("SELECT job_id, event, source, target FROM events ORDER BY id")
+        finally:
+            await connection.close()
+        return [Step(*row) for row in rows]
+
+    return asyncio.run(read())
+
+
+def _dsn(database: str) -> str:
+    return make_url(database).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def test_quick_restarts_keep_the_limits(tmp_path: Path) -> None:
+    """Every start looks after everything at once: the log of requests must outlive the process (reliability.md F112)."""
+    limits = {"happyhorse": Limits(6, 60), "seedance2ai": Limits(12, 30)}
+    with trial(tmp_path, PROVIDERS, seed="quick", speed=6, render=3000, limits=limits) as here:
+        here.orders.grow({"hh-video": 8, "hh-upload": 2, "sd-video": 20})
+        for _ in range(RESTARTS):
+            asked = requests(here)
+            running = here.start()
+            deadline = time.monotonic() + 2.0  # a full window lets nothing through: that is what is tried here
+            while requests(here) == asked and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert running.process.poll() is None, running.said()
+            running.send(signal.SIGKILL)
+            here.commands.over(running)
+        seen = here.evidence(None).seen
+        for account, allowed in limits.items():
+            assert seen[account].per_minute <= allowed.per_minute
+            assert seen[account].in_flight <= allowed.concurrency
+            assert seen[account].refused == 0
+        assert seen["seedance2ai"].per_minute >= 25, "it never came near the limit"
+

@@ -1,0 +1,141 @@
+"""What answers do to a whole account, what a provider hosts for it, and what its prices turned out to be."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from runner.store import Store, accounts, hosted, prices
+from runner.store.claims import accounts as account_table
+from runner.store.claims import submission_room
+from runner.store.queries import account_rows
+from runner.store.work import learned, peek
+from store.kit import ACCOUNT, T0, HandClock, fill, intents, rows, seconds, settings, take, two_stores
+
+
+async def until(store: Store) -> float:
+    """How many seconds the account still is paused."""
+    [row] = await rows(store, account_table)
+    return 0.0 if row.paused_until is None else (row.paused_until - store.clock.now()).total_seconds()
+
+
+async def pause(store: Store, wait: float | None = None, *, slot: bool = False) -> None:
+    await store.write(accounts.pause, store.clock.now(), ACCOUNT, "insufficient_credits", "empty", wait, slot)
+
+
+@pytest.mark.parametrize(
+    ("slot", "expected"),
+    [(False, [30, 60, 120, 240, 480, 900, 900]), (True, [15, 30, 60, 120, 240, 300, 300])],
+    ids=["credits", "slot"],
+)
+async def test_a_pause_doubles_with_every_fruitless_probe(
+    store: Store, clock: HandClock, slot: bool, expected: list[float]
+) -> None:
+    await fill(store, 0)
+    found = []
+    for _ in expected:
+        await pause(store, slot=slot)
+        found.append(await until(store))
+        clock.move(found[-1])
+    assert found == expected
+
+
+async def test_answers_to_requests_sent_together_are_one_probe(store: Store, clock: HandClock) -> None:
+    await fill(store, 0)
+    for _ in range(6):
+        await pause(store)
+        clock.move(1)
+    assert await until(store) == 24
+    clock.move(24)
+    await pause(store)
+    assert await until(store) == 60
+
+
+async def test_the_providers_own_time_wins(store: Store, clock: HandClock) -> None:
+    await fill(store, 0)
+    await pause(store, 7.0)
+    assert await until(store) == 7
+    await pause(store, 5.0)
+    assert await until(store) == 7
+    await pause(store, 200.0)
+    assert await until(store) == 200
+    clock.move(200)
+    await pause(store)
+    assert await until(store) == 60
+
+
+async def test_an_order_that_was_taken_ends_the_pause_and_its_doubling(store: Store, clock: HandClock) -> None:
+    await fill(store, 1)
+    await pause(store)
+    clock.move(30)
+    await pause(store)
+    await store.write(accounts.resume_if_paused, ACCOUNT)
+    assert await until(store) == 0
+    assert not (await take(store)).paused
+    await pause(store)
+    assert await until(store) == 30
+
+
+async def test_a_block_only_ever_grows(store: Store, clock: HandClock) -> None:
+    await fill(store, 0)
+    for wait, expected in ((60.0, 60), (5.0, 60), (90.0, 90)):
+        await store.write(accounts.block, clock.now(), ACCOUNT, wait)
+        [row] = await rows(store, account_table)
+        assert row.blocked_until == T0 + seconds(expected)
+
+
+async def test_a_stopped_model_leaves_the_others_alone(store: Store) -> None:
+    await fill(store, 2)
+    await store.write(accounts.stop_model, ACCOUNT, "sd2-fast")
+    room = await store.read(submission_room, ACCOUNT, T0)
+    assert room.stopped_models == {"sd2-fast"}
+    assert len(await store.read(peek, T0, ACCOUNT, 9, None, room.stopped_models)) == 2
+    await store.write(accounts.stop_model, ACCOUNT, "sd2")
+    await store.write(accounts.stop_model, ACCOUNT, "sd2")
+    room = await store.read(submission_room, ACCOUNT, T0)
+    assert room.stopped_models == {"sd2", "sd2-fast"}
+    assert await store.read(peek, T0, ACCOUNT, 9, None, room.stopped_models) == []
+
+
+async def test_what_two_workers_learn_of_an_account_at_once_adds_up(db: str, clock: HandClock) -> None:
+    async with two_stores(db, clock) as (one, other):
+        await fill(one, 1)
+        names = [f"model-{n}" for n in range(12)]
+        writes = [(one, other)[n % 2].write(accounts.stop_model, ACCOUNT, name) for n, name in enumerate(names)]
+        await asyncio.gather(*writes)
+        assert (await one.read(account_rows))[0].stopped_models == set(names)
+
+
+async def test_what_one_does_to_an_account_holds_for_the_other(db: str, clock: HandClock) -> None:
+    async with two_stores(db, clock) as (one, other):
+        await fill(one, 1)
+        await other.write(accounts.block, clock.now(), ACCOUNT, 60.0)
+        taken = await take(one, intents=await intents(one))
+        assert (taken.submissions, taken.wake_at) == ([], T0 + seconds(60))
+
+
+async def test_a_limit_that_the_person_chose_stays(store: Store) -> None:
+    await fill(store, 0, accounts=[settings(windows=[(10, 60)])])
+    await store.write(accounts.obey_limit, ACCOUNT, 60, 120)
+    assert [str(w) for w in (await store.read(account_rows))[0].windows] == ["10/minute"]
+
+
+async def test_a_file_is_hosted_once_per_content_and_account(store: Store, clock: HandClock) -> None:
+    assert await store.read(hosted.url_of, "one", "5" * 64) is None
+    await store.write(hosted.remember, clock.now(), "one", "5" * 64, "https://cdn.example/a")
+    await store.write(hosted.remember, clock.now(), "two", "5" * 64, "https://cdn.example/b")
+    await store.write(hosted.remember, clock.now(), "one", "5" * 64, "https://cdn.example/c")
+    assert await store.read(hosted.url_of, "one", "5" * 64) == "https://cdn.example/c"
+    assert await store.read(hosted.url_of, "two", "5" * 64) == "https://cdn.example/b"
+    assert await store.read(hosted.url_of, "two", "6" * 64) is None
+
+
+async def test_the_last_charge_of_a_shape_is_its_price(store: Store, clock: HandClock) -> None:
+    assert await store.read(learned, "p", ["5s"]) == {}
+    await store.write(prices.learn, clock.now(), "p", "5s", Decimal("12.5"))
+    await store.write(prices.learn, clock.now(), "p", "10s", Decimal("25"))
+    await store.write(prices.learn, clock.now(), "q", "5s", Decimal("1"))
+    await store.write(prices.learn, clock.now(), "p", "5s", Decimal("13.000001"))
+    assert await store.read(learned, "p", ["5s", "10s", "15s"]) == {"5s": Decimal("13.000001"), "10s": Decimal(25)}

@@ -1,0 +1,142 @@
+"""The judge of the torture test finds each crime in evidence that was clean before, and finds nothing in clean evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from torture.commands import Ended
+from torture.evidence import Evidence, File, Job, Output, Seen, Step, Task
+from torture.judge import RULES, judge
+from torture.manifests import Limits
+
+HORSE, SEED = "happyhorse", "seedance2ai"
+ON_DISK, OTHER = Path("renders/a.mp4"), Path("renders/b.mp4")
+JOBS = (
+    Job(1, "k1", HORSE, "succeeded", "vid_1", None, 1, "one", None, Decimal(25), Decimal(25), Decimal(0),
+        (Output(ON_DISK, 10, "aa"),)),
+    Job(2, "k2", HORSE, "failed", "vid_2", None, 1, "two", "task_failed", Decimal(25), Decimal(25), Decimal(25)),
+    Job(3, "k3", HORSE, "held", None, None, 1, "three", "unknown_submission", Decimal(25), None, None),
+    Job(4, "k4", SEED, "succeeded", "sd2_1", "key4", 1, "take", None, None, Decimal(30), Decimal(0),
+        (Output(OTHER, 20, "bb"),)),
+    Job(5, "k5", SEED, "failed", "sd2_2", "key5", 1, "take", "moderated", None, Decimal(0), Decimal(0)),
+)  # fmt: skip
+TASKS = (
+    Task("vid_1", HORSE, "one", None, Decimal(25), Decimal(25), "completed", True, 1),
+    Task("vid_2", HORSE, "two", None, Decimal(25), Decimal(0), "failed", True, 1),
+    Task("vid_3", HORSE, "three", None, Decimal(25), Decimal(25), "completed", True, 1),
+    Task("sd2_1", SEED, "take", "key4", Decimal(30), Decimal(30), "completed", True, 1),
+    Task("sd2_2", SEED, "take", "key5", Decimal(30), Decimal(0), "moderated", True, 1),
+)
+WAY = (("claimed", "queued", "submitting"), ("accepted", "submitting", "running"))
+END = {
+    "succeeded": (("finished", "running", "downloading"), ("completed", "downloading", "succeeded")),
+    "failed": (("task_failed", "running", "failed"),),
+}
+LOST = (WAY[0], ("answer_lost", "submitting", "unknown"), ("not_found", "unknown", "held"))
+STEPS = tuple(Step(job.id, *step) for job in JOBS for step in (LOST if job.state == "held" else WAY + END[job.state]))
+CLEAN = Evidence(
+    jobs=JOBS,
+    tasks=TASKS,
+    steps=STEPS,
+    files=(File(ON_DISK, 10, "aa", "vid_1", 0, whole=True), File(OTHER, 20, "bb", "sd2_1", 0, whole=True)),
+    sidecars=(Path("renders/a.mp4.json"), Path("renders/b.mp4.json")),
+    strays=(),
+    seen={HORSE: Seen(4, 60, 0), SEED: Seen(2, 30, 0)},
+    limits={HORSE: Limits(4, 60), SEED: Limits(6, 240)},
+    net={HORSE: Decimal(25), SEED: Decimal(30)},
+    unsettled={HORSE: Decimal(25), SEED: Decimal(0)},
+    remarks=(),
+    ended=(Ended(("run",), 137, "", "", 1.0), Ended(("run",), 4, "", "held", 1.0)),
+    last=Ended(("run",), 4, "", "", 1.0),
+)
+
+
+def job(number: int, **changes: object) -> Evidence:
+    return replace(CLEAN, jobs=tuple(replace(each, **changes) if each.id == number else each for each in JOBS))
+
+
+def task(name: str, **changes: object) -> Evidence:
+    return replace(CLEAN, tasks=tuple(replace(each, **changes) if each.id == name else each for each in TASKS))
+
+
+def more(bought: Task) -> Evidence:
+    return replace(CLEAN, tasks=(*TASKS, bought))
+
+
+def step(*steps: Step) -> Evidence:
+    return replace(CLEAN, steps=(*STEPS, *steps))
+
+
+def ended(code: int, err: str = "") -> Evidence:
+    return replace(CLEAN, ended=(*CLEAN.ended, Ended(("run",), code, "", err, 1.0)))
+
+
+CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
+    "a second task for one job": ("doubles", lambda: more(replace(TASKS[0], id="vid_9"))),
+    "a third task for two takes": ("doubles", lambda: more(replace(TASKS[3], id="sd2_9", idempotency_key="key9"))),
+    "two tasks under one key": ("doubles", lambda: task("sd2_2", idempotency_key="key4")),
+    "a double that failed and was refunded": ("doubles", lambda: more(replace(TASKS[1], id="vid_9"))),
+    "a task nobody asked for": ("lost", lambda: more(replace(TASKS[0], id="vid_9", prompt="nobody's"))),
+    "a bought task whose job failed without it": ("lost", lambda: job(2, task_id=None)),
+    "a bought task whose job was cancelled": ("lost", lambda: job(3, state="cancelled")),
+    "a held job with another task": ("lost", lambda: job(3, task_id="vid_1")),
+    "a task with another prompt": ("wrong_adoptions", lambda: job(2, line="something else")),
+    "a task that was never made": ("wrong_adoptions", lambda: job(1, task_id="vid_0")),
+    "a task that came under another key": ("wrong_adoptions", lambda: job(4, idempotency_key="key9")),
+    "two jobs with one task": ("twins", lambda: job(2, task_id="vid_1")),
+    "two jobs with one key": ("twins", lambda: job(5, idempotency_key="key4")),
+    "a refund that is not booked": ("job_bills", lambda: job(2, refunded=Decimal(0))),
+    "a bill for nothing": ("job_bills", lambda: job(3, charged=Decimal(25), refunded=Decimal(0))),
+    "a held job that may owe more than its price": ("job_bills", lambda: task("vid_3", charged=Decimal(26))),
+    "a sum that is a millionth off": (
+        "ledger_difference", lambda: replace(CLEAN, net={**CLEAN.net, SEED: Decimal("30.000001")})),
+    "an account without any bill": ("ledger_difference", lambda: replace(CLEAN, net={HORSE: Decimal(25)})),
+    "a refund that is still awaited": (
+        "ledger_difference", lambda: replace(CLEAN, unsettled={**CLEAN.unsettled, SEED: Decimal(1)})),
+    "a completed render that is failed": ("fates", lambda: task("vid_2", outcome="completed", net=Decimal(25))),
+    "a failed render that succeeded": ("fates", lambda: task("vid_1", outcome="failed")),
+    "a success out of nothing": ("fates", lambda: job(1, task_id=None)),
+    "a failure called moderated": ("fates", lambda: task("sd2_2", outcome="failed")),
+    "a missing file": ("published", lambda: replace(CLEAN, files=CLEAN.files[1:])),
+    "a file of another hash": ("published", lambda: replace(CLEAN, files=(replace(CLEAN.files[0], sha256="cc"), CLEAN.files[1]))),
+    "a file of another task": ("published", lambda: replace(CLEAN, files=(replace(CLEAN.files[0], task_id="x"), CLEAN.files[1]))),
+    "a file nobody has": ("published", lambda: replace(CLEAN, files=(*CLEAN.files, File(Path("c.mp4"), 1, "c", whole=True)))),
+    "a missing sidecar": ("published", lambda: replace(CLEAN, sidecars=CLEAN.sidecars[1:])),
+    "a success with one file of two": ("complete", lambda: task("vid_1", outputs=2)),
+    "a file cut short": ("complete", lambda: replace(CLEAN, files=(replace(CLEAN.files[0], whole=False), CLEAN.files[1]))),
+    "a part left behind": ("complete", lambda: replace(CLEAN, strays=(Path("renders/.x.part"),))),
+    "one task too many at once": ("limits", lambda: replace(CLEAN, seen={HORSE: Seen(5, 60, 0)})),
+    "one request too many in a minute": ("limits", lambda: replace(CLEAN, seen={HORSE: Seen(4, 61, 0)})),
+    "a leaked key": ("leaks", lambda: replace(CLEAN, remarks=("leaks: key_in_query",))),
+    "a step that no table knows": ("edges", lambda: step(Step(3, "accepted", "held", "running"))),
+    "a step from where it was not": ("edges", lambda: step(Step(1, "retried", "failed", "queued"))),
+    "a step after the end": ("edges", lambda: step(Step(1, "claimed", "succeeded", "submitting"))),
+    "a log that ends elsewhere": ("edges", lambda: replace(CLEAN, steps=STEPS[:-1])),
+    "a job without a log": ("edges", lambda: replace(CLEAN, steps=tuple(s for s in STEPS if s.job_id != 1))),
+    "a job that still runs": ("endings", lambda: job(1, state="running")),
+    "an exit code that hides a held job": ("endings", lambda: replace(CLEAN, last=Ended(("run",), 1, "", "", 1.0))),
+    "a keyed question left to a person": (
+        "open_keys", lambda: job(4, state="held", error="unknown_submission", outputs=())),
+    "a traceback": ("messages", lambda: ended(3, "Traceback (most recent call last):\n")),
+    "an internal error": ("messages", lambda: ended(3)),
+    "a crash by another signal": ("messages", lambda: ended(139)),
+}  # fmt: skip
+
+
+def test_clean_evidence_is_innocent() -> None:
+    assert judge(CLEAN).clean, str(judge(CLEAN))
+
+
+@pytest.mark.parametrize("name", CRIMES)
+def test_the_judge_finds(name: str) -> None:
+    rule, evidence = CRIMES[name]
+    verdict = judge(evidence())
+    assert verdict.count(rule) >= 1, f"{rule} saw nothing; others did: {verdict}"
+
+
+def test_every_rule_is_tried() -> None:
+    assert {rule for rule, _ in CRIMES.values()} == set(RULES)
