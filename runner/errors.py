@@ -4,6 +4,7 @@
     ├── InputError          2    a manifest, a flag or a key is wrong; nothing was written or sent
     ├── InternalError       3    a bug of ours
     ├── LocalError          7    disk, permissions, database
+    │   └── NoQueue         7    there is no queue (yet) at this place
     └── OwnedError          8    another runner owns this queue
 
     NotSent                      provably nothing left this machine: try again later, nothing was paid
@@ -93,6 +94,10 @@ class LocalError(RunnerError):
     """This machine is in the way: disk, permissions, a damaged or newer database."""
 
     exit_code = 7
+
+
+class NoQueue(LocalError):
+    """There is no queue at this place: no file, or a database that nobody has made a queue of yet."""
 
 
 class OwnedError(RunnerError):

@@ -79,9 +79,14 @@ class Bill:
         )
 
 
+def exact(credits: Decimal) -> Decimal:
+    """An amount as the ledger can hold it: whole millionths."""
+    return credits.quantize(MICRO, ROUND_HALF_EVEN)
+
+
 def reserve(price: Decimal | None) -> tuple[Entry, ...]:
     """The intent to pay: the upper end of the estimate is reserved; nothing where no price is known."""
-    return (Entry(EntryKind.ESTIMATED, price, "plan"),) if price else ()
+    return (Entry(EntryKind.ESTIMATED, exact(price), "plan"),) if price else ()
 
 
 def release(bill: Bill) -> tuple[Entry, ...]:
@@ -93,7 +98,7 @@ def accept(bill: Bill, charged: Decimal | None) -> tuple[Entry, ...]:
     """The answer to a submission told what was deducted: book it and let the reservation go; else keep reserving."""
     if charged is None:
         return ()
-    return (*release(bill), Entry(EntryKind.CHARGED, charged, "submit"))
+    return (*release(bill), Entry(EntryKind.CHARGED, exact(charged), "submit"))
 
 
 def settle(
@@ -102,13 +107,13 @@ def settle(
     """The rows that a terminal answer causes (providers.md section 7, "Reading money").
 
     charged = what is booked already, else what the answer says was charged, else the exact documented price, else the
-    `used` figure; refunded = charged − used, or as told. Never books a refund that is only promised. Idempotent: what
-    is booked already is not booked again, and a charge seen to differ is corrected upwards as seen.
+    `used` figure; refunded = charged − used, or as told. Never books a refund that is only promised, nor one of more
+    than was charged. Idempotent: what is booked already is not booked again, and a charge seen to be higher is
+    corrected as seen.
     """
-    whole = charged if charged is not None else bill.charged or priced or used or ZERO
-    if used is not None:
-        whole = max(whole, used)
-    back = refunded if refunded is not None else (whole - used if used is not None else bill.refunded)
+    told = charged if charged is not None else bill.charged or priced or used or ZERO
+    whole = exact(max(told, bill.charged, used or ZERO, refunded or ZERO))
+    back = whole - exact(used) if used is not None else exact(refunded or ZERO)
     rows = [*release(bill)]
     if whole > bill.charged:
         rows.append(Entry(EntryKind.CHARGED, whole - bill.charged, _source(charged, priced, used)))

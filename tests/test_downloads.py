@@ -14,6 +14,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import md5, sha256, sha512
@@ -959,20 +960,15 @@ async def test_cancelled_at_any_moment_nothing_is_left_open(tmp_path: Path) -> N
 
 
 async def test_cancelled_at_its_very_end_it_still_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finished = threading.Event()
-    hands: list[fetch._Hand] = []
-    make, finish = fetch._Hand.__init__, fetch.Part.finish
-
-    def made(hand: fetch._Hand) -> None:
-        make(hand)
-        hands.append(hand)
+    finished, finish = threading.Event(), fetch.Part.finish
+    one = ThreadPoolExecutor(1)
+    monkeypatch.setattr(fetch, "THREADS", one)
 
     def finish_and_hold(part: fetch.Part) -> Any:
-        hands[0]._thread.submit(time.sleep, 0.2)  # Now there is a moment between the result and the closing.
+        one.submit(time.sleep, 0.2)  # Now there is a moment between the result and the closing.
         finished.set()
         return finish(part)
 
-    monkeypatch.setattr(fetch._Hand, "__init__", made)
     monkeypatch.setattr(fetch.Part, "finish", finish_and_hold)
     async with store_of() as store:
         task = asyncio.create_task(once(wanted(store, tmp_path)))
@@ -981,6 +977,7 @@ async def test_cancelled_at_its_very_end_it_still_lets_go(tmp_path: Path, monkey
         task.cancel()
         await asyncio.wait([task])
     await until(lambda: not [path for path in open_files() if path.startswith(str(tmp_path))])
+    one.shutdown()
     assert (tmp_path / "night/clip.mp4").read_bytes() == BIG
 
 

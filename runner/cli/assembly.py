@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -20,12 +20,12 @@ from runner.cli.accounts import check_speed, lanes, of_manifest, of_queue
 from runner.cli.output import say
 from runner.clock import Clock
 from runner.engine import Engine, Exit
-from runner.errors import InputError
+from runner.errors import InputError, NoQueue
 from runner.expand import Survey
 from runner.manifest import Manifest
 from runner.plan import Plan
 from runner.settings import Settings
-from runner.store import Store, engines, facts, open_store, read_store
+from runner.store import Store, facts, open_store, read_store
 from runner.store.enqueue import Enqueued, NewBatch, NewJob, enqueue
 from runner.store.queries import account_rows
 
@@ -69,16 +69,11 @@ async def plan_against(order: Order, db: str, clock: Clock, root: Path) -> Plan:
 @asynccontextmanager
 async def opened_for_reading(db: str, clock: Clock) -> AsyncIterator[Store | None]:
     """The queue, or None where there is none yet."""
-    if not _exists(db):
-        yield None
-        return
-    async with read_store(db, clock) as store:
+    async with AsyncExitStack() as stack:
+        store: Store | None = None
+        with contextlib.suppress(NoQueue):
+            store = await stack.enter_async_context(read_store(db, clock))
         yield store
-
-
-def _exists(db: str) -> bool:
-    url = engines.parse(db)
-    return not engines.is_sqlite(url) or engines.database_path(url).exists()
 
 
 async def clock_of(options: RunOptions) -> Clock:

@@ -40,6 +40,10 @@ class Interrupted(FetchError):
     """The network was in the way, before or during the answer. The same URL may work later."""
 
 
+class _Lost(Interrupted):
+    """The connection broke before the answer began."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """The head of an answer; its body comes through `chunks`, once. `headers` have lower-case names."""
@@ -112,7 +116,10 @@ class Fetcher:
     async def _followed(self, url: httpx.URL, headers: Mapping[str, str]) -> tuple[httpx.Response, str]:
         for _ in range(HOPS + 1):
             self._judge(url)
-            response = await self._ask(url, headers)
+            try:
+                response = await self._ask(url, headers)
+            except _Lost:  # A kept connection may be closed just as it is used: once more, on another.
+                response = await self._ask(url, headers)
             target = response.headers.get("location")
             if response.status_code not in REDIRECTS or not target:
                 return response, url.host
@@ -143,6 +150,8 @@ class Fetcher:
                 return await self._transport.handle_async_request(request)
         except Blocked as error:
             failure = UnsafeUrl(url.host, f"{error.address} is {error.reason}")
+        except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+            failure = _Lost(url.host, _said(error, url.host))
         except httpx.TransportError as error:
             failure = Interrupted(url.host, _said(error, url.host))
         except TimeoutError:

@@ -1,17 +1,18 @@
 """One try at one output: ask, receive, check, publish.
 
-The loop only receives. Writing, hashing and checking are done by one thread per download, in pieces of a megabyte,
-while the next piece comes in: that keeps the loop's share below a millisecond per megabyte. The thread alone touches
-the files, so a cancelled download cannot close a file under its hands.
+The loop only receives. Writing, hashing and checking are done in a thread, in pieces of a megabyte, while the next
+piece comes in: that keeps the loop's share below a millisecond per megabyte. A cancelled download's files are closed
+after whatever the thread is doing with them, never under its hands.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from runner.client.fetching import Fetched, Fetcher, Interrupted, UnsafeUrl
 from runner.clock import Clock
@@ -24,6 +25,9 @@ PIECE = 1 << 20  # bytes handed to the thread at once
 HOLD = 1.0  # seconds of the wall; what came is written after that even if it is less
 FLOOR = 256.0  # bytes per second of the wall: slower than that is as good as nothing (reliability.md F17)
 FLOOR_SECONDS = 60.0  # of the wall; the stretch over which the rate is taken
+
+# Kept from download to download: starting a thread stops the loop for a moment.
+THREADS = ThreadPoolExecutor(8, thread_name_prefix="download")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -144,13 +148,17 @@ class _Pace:
 
 
 class _Hand:
-    """The one thread that touches a download's files: it does one thing after the other."""
+    """Does the work on one download's files: one thing after the other, never in the loop."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="download")
+        self._doing: Future[Any] = Future()
+        self._doing.set_result(None)
 
     def start(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        doing = asyncio.wrap_future(self._thread.submit(step, *args, **kwargs))
+        """Only when what was started before is done."""
+        assert self._doing.done()
+        self._doing = THREADS.submit(step, *args, **kwargs)
+        doing: asyncio.Future[T] = asyncio.wrap_future(self._doing)
         # Nobody may be left to hear of an error when the download is cancelled meanwhile.
         doing.add_done_callback(lambda done: done.cancelled() or done.exception())
         return doing
@@ -160,6 +168,20 @@ class _Hand:
 
     def leave(self, last: Callable[[], None]) -> asyncio.Future[None]:
         """Nothing comes after this; what is being done now is finished first. It happens, waited for or not."""
-        doing = asyncio.shield(self.start(last))
-        self._thread.shutdown(wait=False)
-        return doing
+        left: Future[None] = Future()
+        loop_thread = threading.get_ident()
+
+        def run() -> None:
+            try:
+                left.set_result(last())
+            except BaseException as error:
+                left.set_exception(error)
+
+        def after(_: object) -> None:
+            if threading.get_ident() == loop_thread:
+                THREADS.submit(run)
+            else:  # Still in the thread of what has just been done: a process about to end starts nothing new.
+                run()
+
+        self._doing.add_done_callback(after)
+        return asyncio.shield(asyncio.wrap_future(left))

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
 from hashlib import file_digest
 
 from runner import media
@@ -224,15 +225,15 @@ class Part:
         """The names it may have, best first: as wanted, then `-2`, `-3` …, cut short where the system takes no more."""
         stem, last = _split(self._want.name)
         tail = f".{last}" if media.same_extension(last, extension) else f".{extension}"
-        limit = self._limit(stem, tail)
         for copy in range(1, NAMES + 1):
-            yield fitting(stem, tail if copy == 1 else f"-{copy}{tail}", limit)
+            yield fitting(stem, tail if copy == 1 else f"-{copy}{tail}", self._limit)
 
-    def _limit(self, stem: str, tail: str) -> int:
+    @cached_property
+    def _limit(self) -> int:
         """How long a name may be here; a sidecar's is five bytes longer."""
         for limit in NAME_LIMITS:
             try:
-                self._at.state(fitting(stem, f"-{NAMES}{tail}", limit) + ".json")
+                self._at.state(fitting(self._want.name, f"-{NAMES}.webm", limit) + ".json")
                 return limit
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:

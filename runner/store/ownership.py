@@ -46,8 +46,8 @@ class QueueLock:
             raise OwnedError(f"another runner owns this queue: {self._name()}", "wait for it, or end it first") from None
         except OSError as error:
             raise LocalError(f"cannot lock the queue: {error.strerror}") from None
-        facts = {"pid": os.getpid(), "host": socket.gethostname()}
-        self._owner.write_text(json.dumps(facts))
+        with os.fdopen(os.open(self._owner, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as note:
+            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, note)
 
     def release(self) -> None:
         self._owner.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.clock import Clock
-from runner.errors import LocalError
+from runner.errors import LocalError, NoQueue
 from runner.failpoints import reached
 from runner.store import engines
 from runner.store.facts import new_facts
@@ -46,7 +46,7 @@ async def check(engine: AsyncEngine, url: URL) -> None:
     except DBAPIError as error:
         raise _damaged(url, error) from None
     if found is None:
-        raise _not_ours(url)
+        raise no_queue(url)
     if found != HEAD:
         raise LocalError(
             f"the queue has schema {found}, this program reads {HEAD}", "run `runner run` once to migrate it"
@@ -69,7 +69,7 @@ def _found_or_made(connection: Connection, url: URL, clock: Clock, create: bool)
         _create(connection, clock)
         return HEAD
     if found is None:
-        raise _not_ours(url)
+        raise no_queue(url)
     return found
 
 
@@ -117,6 +117,10 @@ def _backup(queue: Path, found: str) -> None:
     finally:
         target.close()
         source.close()
+
+
+def no_queue(url: URL) -> NoQueue:
+    return NoQueue(f"there is no queue at {_name(url)}", "run a manifest first, or name the queue: --db")
 
 
 def _not_ours(url: URL) -> LocalError:

@@ -123,7 +123,7 @@ async def read_store(db: str, clock: Clock) -> AsyncIterator[Store]:
     """The queue at `db` for reading only. Raises LocalError if there is none, or if it is not a queue of ours."""
     url = engines.parse(db)
     if engines.is_sqlite(url) and not engines.database_path(url).exists():
-        raise LocalError(f"there is no queue at {engines.database_path(url)}", "run a manifest first, or name it: --db")
+        raise schema.no_queue(url)
     reading = engines.reader(url)
     try:
         await schema.check(reading, url)
@@ -182,7 +182,7 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
     queue = engines.database_path(url)
     if not own:
         if not queue.exists():
-            raise LocalError(f"there is no queue at {queue}", "run a manifest first, or name it: --db")
+            raise schema.no_queue(url)
         return None
     place.check(queue)
     lock = ownership.QueueLock(queue)

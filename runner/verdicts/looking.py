@@ -45,8 +45,9 @@ def identify(
         mine = [t for t in tasks if any(fits(q, t) for q in group)]
         if any(fits(other, task) for other in others for task in mine):
             continue  # somebody else's question could own one of them: nothing here is certain
-        if len(mine) <= len(group):
-            found.update(_pair(group, mine, fits))
+        paired = _pair(group, mine, fits)
+        if len(paired) == len(mine):  # else one of them is somebody else's, and nobody can tell which
+            found.update(paired)
     return found
 
 
@@ -79,9 +80,13 @@ def _fits(question: Question, task: Listed, same_model: Callable[[str, str], boo
         return False
     if "model" in body and task.facts.get("model") and not same_model(str(body["model"]), str(task.facts["model"])):
         return False
-    return all(_agree(body.get(name), task.facts.get(name)) for name in COMPARED)
+    return all(_agree(name, body.get(name), task.facts.get(name)) for name in COMPARED)
 
 
-def _agree(asked: Any, told: Any) -> bool:
-    """Whether a fact contradicts what was asked; silence on either side does not."""
-    return asked is None or told is None or str(asked).rstrip("s") == str(told).rstrip("s")
+def _agree(name: str, asked: Any, told: Any) -> bool:
+    """Whether a fact contradicts what was asked; silence on either side does not. A duration may be told as "5s"."""
+    if asked is None or told is None:
+        return True
+    if name == "duration":
+        return str(asked).removesuffix("s") == str(told).removesuffix("s")
+    return str(asked) == str(told)

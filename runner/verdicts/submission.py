@@ -146,8 +146,9 @@ def _put_back(sub: Submission, refusal: Refusal) -> Change:
 
 def _refused(sub: Submission, refusal: Refusal) -> Change:
     standing = replace(
-        _standing(sub, State.FAILED, sub.now, failure=failure_of(refusal)), generation=sub.standing.generation + 1
-    )
+        _standing(sub, State.FAILED, sub.now, failure=failure_of(refusal)),
+        attempts=sub.standing.attempts - 1, generation=sub.standing.generation + 1,
+    )  # fmt: skip
     answer = _answer(sub, "refused", refusal.code, refusal.message)
     return _change(sub, Event.REFUSED, standing, answer, release(sub.bill), why=refusal.message, code=refusal.code)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from runner.store.place import file_system
-
 from tests.bench.measure import quiet
 from tests.bench.results import Line, table
 from tests.bench.sizes import FULL, TINY, USUAL
@@ -50,7 +49,8 @@ def _show(lines: list[Line], about: dict[str, Any], *, as_json: bool) -> None:
         return
     print(table(lines))
     load = ", ".join(f"{figure} {load:.1f}" for figure, load in about["load"].items())
-    print(f"\nsize {about['size']}, {about['rounds']} rounds, {about['seconds']:.0f} s; {about['machine']}; load: {load}")
+    how = f"size {about['size']}, {about['rounds']} rounds, {about['seconds']:.0f} s"
+    print(f"\n{how}; {about['machine']}; load: {load}")
 
 
 def _machine() -> dict[str, str]:

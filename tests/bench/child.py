@@ -1,4 +1,4 @@
-"""`python -m tests.bench.child MODULE FUNCTION JSON`: one measure in a process of its own. Its result, as JSON, last."""
+"""`python -m tests.bench.child MODULE FUNCTION JSON`: one measure in a process of its own. Its last line: the result."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def percentile(values: Iterable[float], share: float) -> float:
 def peak_mb() -> float:
     """The most memory this process has had, in MB.
 
-    Linux hands `ru_maxrss` on from parent to child, so the kernel's mark of this very process is read where there is one.
+    Linux hands `ru_maxrss` on from parent to child: the kernel's mark of this very process is read where it keeps one.
     """
     with suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -15,13 +15,17 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import StaticPool
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from runner.clock import Clock
 from runner.jobs import Change, Event, Standing, State
-from runner.store import Store, engines, open_store
+from runner.store import Store, open_store
 from runner.store.tables import EventRow, Job
-from sqlmodel.ext.asyncio.session import AsyncSession
-
 from tests.bench.measure import percentile, rounds_of
 from tests.bench.queues import AT_ONCE, engine, environment, fill, manifest
 from tests.bench.results import Line, Spread, at_least, at_most, ratio, spreads
@@ -82,15 +86,22 @@ async def _callers(once: Once, seconds: float) -> list[float]:
 
 
 async def _through_record(queue: Path, seconds: float) -> list[float]:
-    async with open_store(str(queue), Clock()) as store:
+    async with open_store(str(queue), Clock(), own=True) as store:
         return await _callers(lambda caller, number: _record(store, caller + 2, number), seconds)
 
 
 async def _record(store: Store, job: int, number: int) -> None:
-    event, source, target = WAYS[number % 2]
+    what, source, target = WAYS[number % 2]
     now = store.clock.now()
     standing = Standing(target, now, attempts=1, task_id=f"task-of-{job}", accepted_at=now)
-    await store.record(Change(event, job, source, None, now, standing))
+    await store.record(Change(what, job, source, None, now, standing))
+
+
+def prepare(connection: Any, _record: object = None) -> None:
+    """The same settings for everybody, and transactions that begin when we say so."""
+    connection.isolation_level = None
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
 
 
 async def _raw(queue: Path, seconds: float) -> list[float]:
@@ -124,9 +135,8 @@ class _RawPen:
         self._thread.join()
 
     def _write(self, queue: Path) -> None:
-        connection = sqlite3.connect(queue, isolation_level=None)
-        for pragma in PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
+        connection = sqlite3.connect(queue)
+        prepare(connection)
         while self._open:
             self._something.wait()
             self._something.clear()
@@ -142,7 +152,7 @@ class _RawPen:
         ways = [(job, *WAYS[number % 2]) for job, number, _ in crowd]
         moves = [(to.value, now, f"task-of-{job}", now, now, job, source.value) for job, _, source, to in ways]
         moved = connection.executemany(MOVE, moves).rowcount
-        tells = [(now, job, event.value, source.value, to.value) for job, event, source, to in ways]
+        tells = [(now, job, what.value, source.value, to.value) for job, what, source, to in ways]
         connection.executemany(TELL, tells)
         connection.execute("COMMIT")
         if moved != len(crowd):
@@ -155,18 +165,19 @@ def _answer(crowd: Sequence[tuple[int, int, asyncio.Future[None]]]) -> None:
 
 
 async def _orm(queue: Path, seconds: float) -> list[float]:
-    writing = engines.writer(engines.parse(str(queue)))
+    writing = create_async_engine(f"sqlite+aiosqlite:///{queue}", poolclass=StaticPool)
+    event.listen(writing.sync_engine, "connect", prepare)
     one_writer = asyncio.Lock()
 
     async def move(caller: int, number: int) -> None:
-        event, source, target = WAYS[number % 2]
+        what, source, target = WAYS[number % 2]
         async with one_writer, AsyncSession(writing, expire_on_commit=False) as session:
             job = await session.get(Job, caller + 2)
             assert job is not None
             now = datetime.now(UTC)
             job.state, job.due_at, job.updated_at = target.value, now, now
-            session.add(EventRow(at=now, job_id=job.id, event=event.value, source=source.value, target=target.value,
-                                 data="{}"))  # fmt: skip
+            told = {"event": what.value, "source": source.value, "target": target.value, "data": "{}"}
+            session.add(EventRow(at=now, job_id=job.id, **told))
             await session.commit()
 
     try:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from runner.cli.assembly import read_order
 from runner.clock import Clock
 from runner.manifest import read_manifest
 from runner.store import open_store
-
 from tests.bench.children import in_child, provider
 from tests.bench.measure import peak_mb, rounds_of, seconds
-from tests.bench.p02_changes import PRAGMAS
+from tests.bench.p02_changes import prepare
 from tests.bench.queues import MOTION, SCENE, engine, environment, manifest
 from tests.bench.results import Line, Spread, at_most, ratio, spreads
 from tests.bench.sizes import Size
@@ -71,17 +72,11 @@ def enqueued(folder: str, into: int) -> dict[str, float]:
 
 async def _go(order: Path, into: Path) -> tuple[float, float]:
     """Seconds to read and check the manifest (a first pass over its table), and to put it into the queue (a second)."""
-    read = seconds(lambda: _read(order))
+    read = seconds(lambda: read_order(order))
     began = time.perf_counter()
     async with engine(into, order, NOWHERE):
         whole = time.perf_counter() - began
     return read, whole - read
-
-
-def _read(order: Path) -> None:
-    from runner.cli.assembly import read_order
-
-    read_order(order)
 
 
 def inserted(folder: str, into: int) -> dict[str, float]:
@@ -110,9 +105,8 @@ async def _empty_queue(folder: Path) -> sqlite3.Connection:
     folder.mkdir()
     async with open_store(str(folder / "queue.db"), Clock(), own=True):
         pass
-    connection = sqlite3.connect(folder / "queue.db", isolation_level=None)
-    for pragma in PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
+    connection = sqlite3.connect(folder / "queue.db")
+    prepare(connection)
     return connection
 
 

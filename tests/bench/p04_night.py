@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from runner.clock import Clock
-
 from tests.bench.children import get, sandbox
 from tests.bench.queues import engine, environment, manifest, run_to_the_end
 from tests.bench.results import Line, Spread, at_most
@@ -74,7 +73,8 @@ def _case(case: Case, size: Size) -> Sequence[Line]:
     bound = max(sum(lengths) / case.slots, *lengths)
     raw = {
         "makespan": Spread((night.took,), "s"), "lower bound": Spread((bound,), "s"),
-        "polls a task": Spread((night.polls / len(lengths),)), "idle slots": Spread((100 * idle(night, case.slots),), "%"),
+        "polls a task": Spread((night.polls / len(lengths),)),
+        "idle slots": Spread((100 * idle(night, case.slots),), "%"),
     }  # fmt: skip
     what = f"{case.provider}, {len(lengths)} tasks in {case.slots} slots: makespan against"
     judged = len(lengths) >= GOALS

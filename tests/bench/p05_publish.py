@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.clock import Clock
-from runner.store import Store
 from sqlalchemy import Connection, text
 
+from runner.clock import Clock
+from runner.store import Store
 from tests.bench.children import get, sandbox
 from tests.bench.measure import percentile
 from tests.bench.queues import engine, environment, manifest, run_to_the_end

@@ -16,7 +16,6 @@ from pathlib import Path
 from runner.client.fetching import Fetcher
 from runner.clock import Clock
 from runner.downloads import Later, Published, Wanted, fetch_output
-
 from tests.bench.children import get, provider
 from tests.bench.measure import children_cpu, rounds_of
 from tests.bench.provider import write_video

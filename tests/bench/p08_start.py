@@ -42,7 +42,11 @@ def _status(size: Size, rounds: int) -> Line:
         for which, many in (("many", jobs), ("few", min(jobs, FEW))):
             asyncio.run(_queue(folder / which, many))
         took = rounds_of(
-            {which: lambda which=which: _run(_status_command(folder / which), size.starts) for which in ("many", "few")}, rounds
+            {
+                "many": lambda: _run(_status_command(folder / "many"), size.starts),
+                "few": lambda: _run(_status_command(folder / "few"), size.starts),
+            },
+            rounds,
         )
     what = f"runner status of {jobs:,} jobs against {min(jobs, FEW):,}"
     return ratio("P8", what, took["many"], took["few"], at_most(3), spreads("s", took))

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
-from runner.client.sockets import fast_transport, fresh_transport
 
+from runner.client.sockets import fast_transport, fresh_transport
 from tests.bench.queues import AT_ONCE, MOTION, SCENE
 
 BODY = json.dumps({"prompt": f"{SCENE}. {MOTION}", "mode": "text-to-video", "duration": "5"}).encode()

@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy import Connection, text
+
 from runner.cli.assembly import RunOptions, prepared, read_order
 from runner.clock import Clock
 from runner.engine import Engine
 from runner.jobs import State
 from runner.settings import Settings
 from runner.store import Store
-from sqlalchemy import Connection, text
 
 KEY = "sk-bench-0123456789abcdef"
 AT_ONCE = 64
@@ -136,7 +137,8 @@ def _give_attempts(connection: Connection, at: int) -> None:
 def _give_outputs(connection: Connection, urls: Sequence[str]) -> None:
     waiting = connection.execute(text("SELECT id FROM jobs WHERE state = 'downloading' ORDER BY id")).scalars().all()
     for job, url in zip(waiting, urls, strict=True):
-        connection.execute(text("INSERT INTO outputs (job_id, number, url) VALUES (:job, 0, :url)"), {"job": job, "url": url})
+        statement = text("INSERT INTO outputs (job_id, number, url) VALUES (:job, 0, :url)")
+        connection.execute(statement, {"job": job, "url": url})
 
 
 async def silence(made: Engine, hours: float = 1.0) -> None:

@@ -19,10 +19,10 @@ from torture.evidence import Step
 from torture.judge import judge
 from torture.manifests import PROVIDERS, Limits
 from torture.trial import Trial, trial
+from torture.waiting import until
 
 STARTS = 20
 RESTARTS = 10
-PATIENCE = 60.0
 
 
 @contextmanager
@@ -33,22 +33,6 @@ def a_long_batch(folder: Path, **more: object) -> Iterator[Trial]:
         yield here
 
 
-def until(question: Callable[[], object], what: str) -> None:
-    """Waits for something that nobody reports to us."""
-    deadline = time.monotonic() + PATIENCE
-    while not question():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
-
-
-def tasks(here: Trial) -> int:
-    return sum(len(account["tasks"]) for p in here.sandbox.ledger()["providers"].values() for account in p["accounts"].values())
-
-
-def requests(here: Trial) -> int:
-    return len(here.sandbox.get("requests?limit=100000")["requests"])
-
-
 def stop(here: Trial, running: Running) -> Ended:
     running.send(signal.SIGTERM)
     return here.commands.over(running)
@@ -57,41 +41,41 @@ def stop(here: Trial, running: Running) -> Ended:
 def test_the_second_on_one_queue_file_is_refused_and_told_who_owns_it(tmp_path: Path) -> None:
     with a_long_batch(tmp_path) as here:
         first = here.start()
-        until(lambda: tasks(here) == 2, "the first one's orders")
+        until(lambda: here.sandbox.tasks() == 2, "the first one's orders")
         second = here.run()
         assert second.code == 8
         assert re.search(rf"\b{first.process.pid}\b", second.err), second.said()
         assert "Traceback" not in second.err
         assert stop(here, first).code == 143
-        assert tasks(here) == 2
+        assert here.sandbox.tasks() == 2
 
 
 def test_of_twenty_started_at_once_exactly_one_runs(tmp_path: Path) -> None:
     with a_long_batch(tmp_path) as here:
         crowd = [here.start() for _ in range(STARTS)]
         until(lambda: sum(each.process.poll() is not None for each in crowd) == STARTS - 1, "all but one to give up")
-        until(lambda: tasks(here) == 2, "its orders")
+        until(lambda: here.sandbox.tasks() == 2, "its orders")
         [winner] = [each for each in crowd if each.process.poll() is None]
         losers = [here.commands.over(each) for each in crowd if each is not winner]
         assert Counter(each.code for each in losers) == {8: STARTS - 1}
         for each in losers:
             assert re.search(rf"\b{winner.process.pid}\b|just starting", each.err), each.said()
         assert stop(here, winner).code == 143
-        assert tasks(here) == 2, "somebody else has bought something"
+        assert here.sandbox.tasks() == 2, "somebody else has bought something"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_queue_is_free_once_its_owner_is_gone(tmp_path: Path, number: signal.Signals) -> None:
     with a_long_batch(tmp_path) as here:
         first = here.start()
-        until(lambda: tasks(here) == 2, "the first one's orders")
+        until(lambda: here.sandbox.tasks() == 2, "the first one's orders")
         first.send(number)
         here.commands.over(first)
         second = here.start()
-        polls = requests(here)
-        until(lambda: requests(here) > polls, "the second one to go on")
+        polls = len(here.sandbox.requests())
+        until(lambda: len(here.sandbox.requests()) > polls, "the second one to go on")
         assert stop(here, second).code == 143
-        assert tasks(here) == 2
+        assert here.sandbox.tasks() == 2
 
 
 def test_two_workers_share_one_database(tmp_path: Path, postgres_database: str) -> None:
@@ -151,12 +135,12 @@ def test_quick_restarts_keep_the_limits(tmp_path: Path) -> None:
     with trial(tmp_path, PROVIDERS, seed="quick", speed=6, render=3000, limits=limits) as here:
         here.orders.grow({"hh-video": 8, "hh-upload": 2, "sd-video": 20})
         for _ in range(RESTARTS):
-            asked = requests(here)
+            asked = len(here.sandbox.requests())
             running = here.start()
-            deadline = time.monotonic() + 2.0  # a full window lets nothing through: that is what is tried here
-            while requests(here) == asked and time.monotonic() < deadline:
+            deadline = time.monotonic() + 1.7  # a full window lets nothing through: that is what is tried here
+            while len(here.sandbox.requests()) == asked and time.monotonic() < deadline:
                 time.sleep(0.02)
-            assert running.process.poll() is None, running.said()
+            assert running.lives(0.3), running.said()
             running.send(signal.SIGKILL)
             here.commands.over(running)
         seen = here.evidence(None).seen

@@ -56,6 +56,10 @@ class Running:
         seconds = time.monotonic() - self.began
         return Ended(self.arguments, code if code >= 0 else 128 - code, _text(self.out), _text(self.err), seconds)
 
+    def age(self) -> float:
+        """Wall seconds since its start."""
+        return time.monotonic() - self.began
+
     def lives(self, seconds: float) -> bool:
         """Waits so long; whether it still runs."""
         try:

@@ -114,6 +114,15 @@ class Providers:
     def observed(self) -> Any:
         return self.get("observed")
 
+    def requests(self) -> Any:
+        """Every request that was seen, oldest first."""
+        return self.get("requests?limit=1000000")["requests"]
+
+    def tasks(self) -> int:
+        """How many tasks were ordered, whatever became of them."""
+        providers = self.ledger()["providers"].values()
+        return sum(len(account["tasks"]) for provider in providers for account in provider["accounts"].values())
+
     def fault(self, name: str, provider: str, **more: Any) -> None:
         """The next request that matches meets this fault."""
         self.post("faults", name=name, provider=provider, **more)
