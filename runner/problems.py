@@ -156,7 +156,8 @@ def _as_json(problem: Problem) -> dict[str, Any]:
 
 
 def _render(problem: Problem) -> str:
-    lines = [f"{_where(problem.place)}{problem.code} {printable(problem.message)}"]
+    code = f"{problem.code} " if problem.code else ""
+    lines = [f"{_where(problem.place)}{code}{printable(problem.message)}"]
     if problem.text and not problem.text.isspace() and problem.place is not None:
         lines += _excerpt(problem.text, problem.place)
     if problem.hint:

@@ -138,7 +138,7 @@ class Settings:
         name = variable(account, "API_KEY")
         found = self._find(name)
         if found is None:
-            hint = f"set {name}, or write {name}=… into a file .env in the folder you run from"
+            hint = f"set {name}, in the environment or in a file .env in the folder you run from"
             return None, Problem("", f"no key for {account}: {name} is not set", hint)
         if not KEY.fullmatch(found.value):
             place = ".env" if found.in_file else "the environment"

@@ -1,4 +1,4 @@
-"""The verdicts: what an answer means for a job, for every sequence of answers a provider and a network can come up with."""
+"""The verdicts: what an answer means for a job, for every sequence of answers that can come."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Journey:
         self.apply(after_submission(replace(sub, brink_at=self.brink_at), outcome))
 
     def _provider(self, outcome: Outcome, arrives: bool) -> None:
-        """A truthful provider: a definitive answer to a first request is true; to a resend it says nothing of the first."""
+        """A truthful provider: no to a first request means no; to a resend it says nothing of the first."""
         key = self.standing.generation if self.keyed else object()
         known = self.keyed and key in self.accepted
         definitive = isinstance(outcome, Accepted) or (isinstance(outcome, Refusal) and outcome.action in DEFINITIVE)

@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from runner import plan as planning
-from runner.cli.accounts import check_speed, lanes, of_manifest, of_queue
+from runner.cli.accounts import Member, check_speed, lanes, of_manifest, of_queue
 from runner.cli.output import say
 from runner.clock import Clock
 from runner.engine import Engine, Exit
@@ -92,8 +92,7 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
 
     Keys are checked before the queue is opened; with a missing one nothing is written.
     """
-    members = of_manifest(order.manifest, order.survey.accounts_used(), options.settings) if order else []
-    check_speed(options.speed, members)
+    members = members_of(order, options) if order else []
     async with open_store(options.db, clock, own=True) as store:
         added = await _enqueue(store, order, options) if order else None
         others, lacking = of_queue(await store.read(account_rows), options.settings, [m.entry.name for m in members])
@@ -101,6 +100,14 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
         batch_ids = [added.batch_id] if added else None
         async with lanes(store, [*members, *others], batch_ids, options.until) as made:
             yield Engine(store, made, batch_ids, frozenset(lacking), options.until, options.wait)
+
+
+def members_of(order: Order, options: RunOptions) -> list[Member]:
+    """The accounts of a manifest with their keys. Raises InputError for each that is missing or malformed, and for a
+    faster clock against anything but sandboxes."""
+    members = of_manifest(order.manifest, order.survey.accounts_used(), options.settings)
+    check_speed(options.speed, members)
+    return members
 
 
 async def _enqueue(store: Store, order: Order, options: RunOptions) -> Enqueued:

@@ -14,7 +14,17 @@ from rich.console import Console
 
 from runner import log
 from runner.cli.app import EVERYDAY, Common
-from runner.cli.assembly import Order, RunOptions, clock_of, parse_caps, plan_against, prepared, read_order, work
+from runner.cli.assembly import (
+    Order,
+    RunOptions,
+    clock_of,
+    members_of,
+    parse_caps,
+    plan_against,
+    prepared,
+    read_order,
+    work,
+)
 from runner.cli.progress import shown
 from runner.cli.summary import say, show_end, show_plan
 from runner.engine import Exit, until_next
@@ -63,6 +73,7 @@ async def perform(order: Order | None, options: RunOptions, common: Common, *, y
     console = log.console()
     clock = await clock_of(options)
     if order is not None:
+        members_of(order, options)  # a missing key is told before anybody is asked to pay
         plan = await plan_against(order, options.db, clock, options.root or order.manifest.folder)
         if not common.quiet:
             show_plan(console, plan)

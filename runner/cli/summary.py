@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from rich.console import Console
 
 from runner.engine import Engine, Exit
 from runner.jobs import State
 from runner.ledger import as_text
-from runner.plan import Plan
+from runner.plan import Bill, Plan
 from runner.providers import registry
 from runner.store.queries import sums
 
@@ -32,7 +30,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     """What would be new, kept and gone, what it would cost, what would leave this machine, and what is promised."""
     say(console, f"batch {plan.manifest.batch}: {plan.new} new, {plan.kept} kept, {plan.gone} gone")
     for account, bill in sorted(plan.bills.items()):
-        say(console, f"  {account}: {bill.jobs} jobs to pay, {_price(bill.estimated, bill.unpriced, bill.learned)}")
+        say(console, f"  {account}: {bill.jobs} jobs to pay, {_price(bill)}")
         budget = plan.manifest.budget.get(account)
         if budget is not None and bill.estimated > budget:
             say(console, f"    beyond the budget of {as_text(budget)}: jobs go while the next one fits")
@@ -45,11 +43,13 @@ def show_plan(console: Console, plan: Plan) -> None:
         say(console, f"  warning: {warning.message}")
 
 
-def _price(estimated: Decimal, unpriced: int, learned: int) -> str:
-    words = f"{as_text(estimated)} credits"
-    if learned:
-        words += f" ({learned} of them by what such requests were charged before)"
-    return words + (f", {unpriced} without a known price" if unpriced else "")
+def _price(bill: Bill) -> str:
+    words = [] if bill.unpriced == bill.jobs else [f"{as_text(bill.estimated)} credits"]
+    if bill.learned:
+        words.append(f"{bill.learned} of them by what such requests were charged before")
+    if bill.unpriced:
+        words.append(f"{bill.unpriced} without a known price")
+    return ", ".join(words)
 
 
 async def show_end(console: Console, engine: Engine, code: Exit) -> None:

@@ -173,7 +173,8 @@ class _Hand:
 
         def run() -> None:
             try:
-                left.set_result(last())
+                last()
+                left.set_result(None)
             except BaseException as error:
                 left.set_exception(error)
 

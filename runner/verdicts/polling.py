@@ -13,7 +13,7 @@ from decimal import Decimal
 from runner.errors import ErrorKind
 from runner.exchange import Action, Phase, Refusal, Report
 from runner.jobs import Change, Event, Failure, OutputRow, Standing, State
-from runner.ledger import Bill, Entry, settle
+from runner.ledger import Bill, Entry, as_text, settle
 from runner.limits import backoff
 from runner.verdicts.submission import failure_of
 
@@ -173,7 +173,8 @@ def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
     )
     again = None if done or last else poll.now + SETTLE_AFTER[asks]
     standing = replace(poll.standing, unsettled=not done, settle_at=again, settle_asks=asks)
-    data = {"refunded": str(after.refunded - poll.bill.refunded)} if after != poll.bill else {}
+    back = after.refunded - poll.bill.refunded
+    data = {"refunded": as_text(back)} if back else {}
     return Change(Event.SETTLED, poll.job_id, poll.standing.state, poll.lease, poll.now, standing, entries=entries,
                   request=poll.request, data=data)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.child MODULE FUNCTION JSON`: one measure in a process of its own. Its last line: the result."""
+"""`python -m tests.bench.child MODULE FUNCTION JSON`: measures in a process of its own; the last line is its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The scripts to compare with: they submit, poll and download, and keep nothing that a crash could not take."""
+"""The scripts to compare with: they submit, poll and download, and keep nothing that a crash could not take; unless
+they are given something that `keep`s each step of a job."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -16,6 +18,12 @@ BODY = json.dumps({"prompt": f"{SCENE}. {MOTION}", "mode": "text-to-video", "dur
 HEADERS = {"Authorization": "Bearer sk-bench", "Content-Type": "application/json"}
 
 Send = Callable[[str, str], Awaitable[httpx.Response]]
+Keep = Callable[[int], None]  # told the step of a job that is about to be taken
+STEPS = 7  # claimed, brink, accepted, poll claimed, finished, download claimed, completed
+
+
+def nothing(_step: int) -> None:
+    """Keeps nothing."""
 
 
 async def with_httpx(base_url: str, folder: Path, jobs: int) -> float:
@@ -25,10 +33,10 @@ async def with_httpx(base_url: str, folder: Path, jobs: int) -> float:
         async def send(method: str, url: str) -> httpx.Response:
             return await client.request(method, url, headers=HEADERS, content=BODY if method == "POST" else None)
 
-        return await _all(send, base_url, folder, jobs)
+        return await _all(send, base_url, folder, jobs, nothing)
 
 
-async def with_our_stack(base_url: str, folder: Path, jobs: int) -> float:
+async def with_our_stack(base_url: str, folder: Path, jobs: int, keep: Keep = nothing) -> float:
     """The transports that runner uses, for what it uses them: each submission on a connection of its own. Seconds."""
     async with httpx.AsyncClient(transport=fast_transport(allow_private=True), trust_env=False, timeout=60) as fast:
 
@@ -39,16 +47,16 @@ async def with_our_stack(base_url: str, folder: Path, jobs: int) -> float:
             async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=60) as fresh:
                 return await fresh.post(url, headers=HEADERS, content=BODY)
 
-        return await _all(send, base_url, folder, jobs)
+        return await _all(send, base_url, folder, jobs, keep)
 
 
-async def _all(send: Send, base_url: str, folder: Path, jobs: int) -> float:
+async def _all(send: Send, base_url: str, folder: Path, jobs: int, keep: Keep) -> float:
     folder.mkdir(parents=True, exist_ok=True)
     numbers = iter(range(jobs))
 
     async def work() -> None:
         for number in numbers:
-            await _one(send, base_url, folder / f"{number}.mp4")
+            await _one(send, base_url, folder / f"{number}.mp4", keep)
 
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -56,10 +64,22 @@ async def _all(send: Send, base_url: str, folder: Path, jobs: int) -> float:
     return loop.time() - began
 
 
-async def _one(send: Send, base_url: str, path: Path) -> None:
+async def _one(send: Send, base_url: str, path: Path, keep: Keep) -> None:
+    keep(0)
+    keep(1)
     task = (await send("POST", f"{base_url}/api/v1/video/seedance")).json()["id"]
-    status = {"status": "processing"}
-    while status["status"] == "processing":
-        status = (await send("GET", f"{base_url}/api/v1/tasks/{task}")).json()
-    found = await send("GET", status["output"]["video_url"])  # type: ignore[index]
+    keep(2)
+    keep(3)
+    status = await _status(send, f"{base_url}/api/v1/tasks/{task}")
+    keep(4)
+    keep(5)
+    found = await send("GET", status["output"]["video_url"])
     path.write_bytes(found.content)
+    keep(6)
+
+
+async def _status(send: Send, url: str) -> Any:
+    while True:
+        status = (await send("GET", url)).json()
+        if status["status"] != "processing":
+            return status

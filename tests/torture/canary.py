@@ -1,0 +1,44 @@
+"""Looks for a key in everything that a run leaves behind: raw, in base64, in a URL, in JSON; any stretch of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+WINDOW = 12  # characters that already tell too much
+MEDIA = frozenset({".mp4", ".png", ".jpg", ".webp"})  # a provider made them; nothing of ours is in there
+
+
+class Canary:
+    """A key to be recognised wherever it sings."""
+
+    def __init__(self, key: str) -> None:
+        self._windows = {form[at : at + WINDOW] for form in _forms(key) for at in range(len(form) - WINDOW + 1)}
+
+    def sings(self, content: bytes) -> bytes | None:
+        """The first stretch of the key found in there."""
+        return next((window for window in self._windows if window in content), None)
+
+
+def _forms(key: str) -> Iterator[bytes]:
+    """Every form's own characters: in base64 the first and last ones depend on what stands around the key."""
+    raw = key.encode()
+    yield from (raw, quote(key, safe="").encode(), quote_plus(key).encode(), json.dumps(key)[1:-1].encode(), raw.hex().encode())
+    for offset in range(3):
+        encoded = base64.b64encode(b"\0" * offset + raw + b"\0" * 3)
+        inner = encoded[-(-offset * 4 // 3) + (1 if offset else 0) : (offset + len(raw)) * 4 // 3]
+        yield inner
+        yield inner.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def hits(folder: Path, canaries: Iterable[Canary]) -> list[str]:
+    """Every file below the folder that holds a stretch of one of the keys."""
+    known, found = list(canaries), []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix not in MEDIA:
+            content = path.read_bytes()
+            found += [f"{path.relative_to(folder)}: {each!r}" for canary in known if (each := canary.sings(content))]
+    return found
