@@ -134,6 +134,11 @@ class Report:
     refunded: Decimal | None = None
     error: Refusal | None = None
 
+    @property
+    def outputs(self) -> tuple[ResultFile, ...]:
+        """The files that count: no thumbnails."""
+        return tuple(file for file in self.files if not file.thumbnail)
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:

@@ -47,7 +47,7 @@ def gif(size: int = 300) -> bytes:
         return b"".join(bytes([len(data[i : i + 255])]) + data[i : i + 255] for i in range(0, len(data), 255)) + b"\0"
 
     head = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0x81, 0, 0) + bytes(12)
-    loop = b"\x21\xff" + blocks(b"NETSCAPE2.0") + b""
+    loop = b"\x21\xff" + blocks(b"NETSCAPE2.0")
     picture = b"\x2c" + struct.pack("<HHHHB", 0, 0, 4, 4, 0x80) + bytes(6) + b"\x02" + blocks(noise(size))
     return head + loop + picture + picture + b"\x3b"
 
@@ -71,25 +71,25 @@ def box(name: bytes, *parts: bytes) -> bytes:
 
 
 def mp4(size: int = 300, brand: bytes = b"isom") -> bytes:
-    return box(b"ftyp", brand + b"\0\0\2\0" + b"isomiso2") + _moov() + box(b"mdat", noise(size))
+    return box(b"ftyp", brand + b"\0\0\2\0" + b"isomiso2") + moov() + box(b"mdat", noise(size))
 
 
 def mp4_header_last(size: int = 300) -> bytes:
     """As encoders write them that do not look back; the media data with a 64-bit length."""
     data = struct.pack(">I4sQ", 1, b"mdat", 16 + size) + noise(size)
-    return box(b"ftyp", b"mp42\0\0\2\0mp42") + box(b"free") + data + _moov()
+    return box(b"ftyp", b"mp42\0\0\2\0mp42") + box(b"free") + data + moov()
 
 
 def mp4_fragments(size: int = 300) -> bytes:
     fragment = box(b"moof", box(b"mfhd", bytes(8))) + box(b"mdat", noise(size))
-    return box(b"ftyp", b"iso5\0\0\2\0iso5") + _moov() + box(b"sidx", bytes(24)) + fragment
+    return box(b"ftyp", b"iso5\0\0\2\0iso5") + moov() + box(b"sidx", bytes(24)) + fragment
 
 
 def mov(size: int = 300) -> bytes:
-    return box(b"wide") + box(b"mdat", noise(size)) + _moov()
+    return box(b"wide") + box(b"mdat", noise(size)) + moov()
 
 
-def _moov() -> bytes:
+def moov() -> bytes:
     return box(b"moov", box(b"mvhd", bytes(100)), box(b"trak", box(b"tkhd", bytes(84))))
 
 

@@ -15,6 +15,7 @@ import pytest
 from bench.results import Goal, Line, Spread, at_least, at_most, ratio, table
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(300)  # it lasts half a minute on a machine of its own
 FIGURES = [f"P{number}" for number in range(1, 11)]
 
 

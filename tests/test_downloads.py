@@ -883,8 +883,7 @@ async def test_a_part_swapped_while_it_is_published_is_noticed(tmp_path: Path, m
         outcome = await once(wanted(store, tmp_path))
     assert isinstance(outcome, Refused)
     assert outcome.reason is Obstacle.UNSAFE_PATH
-    assert not (tmp_path / "night/clip.mp4").exists(follow_symlinks=False) if sys.version_info >= (3, 12) else True
-    assert not (tmp_path / "night/clip.mp4").is_symlink()
+    assert not os.path.lexists(tmp_path / "night/clip.mp4")
 
 
 # --- several at once, and cancelled
@@ -1114,8 +1113,7 @@ async def test_no_outcome_and_no_file_holds_the_signed_url(tmp_path: Path) -> No
 
 async def test_the_loop_only_receives(tmp_path: Path) -> None:
     """P6: a millisecond of the loop per megabyte. Three are allowed here: the machine may be busy with other tests."""
-    content = samples.mp4(1)[:-9] + samples.box(b"mdat", bytes(64 << 20))
-    part = [content[at : at + (1 << 20)] for at in range(0, len(content), 1 << 20)]
+    content = samples.box(b"ftyp", b"isom") + samples.moov() + samples.box(b"mdat", bytes(64 << 20))
 
     async with store_of(content=content) as store:
         code = CHILD.replace(
@@ -1127,6 +1125,5 @@ async def test_the_loop_only_receives(tmp_path: Path) -> None:
             sys.executable, "-c", code, store.url, str(tmp_path), json.dumps(FACTS), stdout=asyncio.subprocess.PIPE
         )
         out, _ = await process.communicate()
-    assert len(part) >= 64
     assert float(out) < 64 * 0.003
     assert (tmp_path / "night/clip.mp4").stat().st_size == len(content)

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from runner import log
 from runner.client.asking import Line, brink_hook_works
 from runner.client.fetching import Fetcher
 from runner.engine import Lane
@@ -80,6 +81,7 @@ async def lanes(
     async with AsyncExitStack() as stack:
         made: list[Lane] = []
         for member in members:
+            log.keep(member.credentials.key)
             line = await stack.enter_async_context(Line(member.credentials, store.clock, hook_works=hook_works))
             fetcher = await stack.enter_async_context(Fetcher(allow_private=member.credentials.loopback))
             made.append(Lane(_desk(store, member, line, fetcher, salt), batch_ids, until))

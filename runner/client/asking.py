@@ -16,10 +16,11 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, NoReturn, Self
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import anyio
 import httpx
+import structlog
 
 from runner import __version__
 from runner.client import sockets
@@ -27,15 +28,18 @@ from runner.clock import Clock
 from runner.errors import Fenced, InternalError, NoAnswer, NotSent, RunnerError
 from runner.exchange import Ask, Reply, Upload
 from runner.failpoints import reached
+from runner.limits import RETRY_AFTER_CAP
 from runner.settings import Credentials
 
 SUBMIT_SECONDS = 120.0  # total deadline of a paid request: before it, no answer is never "no"
 ASK_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 REPLY_CAP = 4 * 1024 * 1024  # bytes, inflated
+MILLISECONDS_FROM = 100_000_000_000  # no second of this era is that large: such a time is in milliseconds
 BRINK = "http11.send_request_headers.started"
 
 Brink = Callable[[], Awaitable[None]]
+log = structlog.get_logger("runner")
 
 
 @dataclass(slots=True)
@@ -175,7 +179,9 @@ class Line:
         finally:
             await response.aclose()
         reached("answer-read")
-        reply = _reply(response, raw)
+        log.debug("answer", account=self._credentials.account, method=request.method, path=request.url.path,
+                  status=response.status_code)  # fmt: skip
+        reply = _reply(response, raw, _Veil(self._credentials.key.reveal()))
         self.signals = read_signals(reply.headers, reply.date)
         if reply.date is not None:
             self.skew = reply.date.timestamp() - self._clock.timestamp()
@@ -204,26 +210,47 @@ class _Passed:
             reached("after-brink")
 
 
+class _Veil:
+    """Takes a key out of what a provider says: "Incorrect API key provided: sk-…" must not reach disk or screen."""
+
+    def __init__(self, key: str) -> None:
+        spellings = {key, json.dumps(key)[1:-1], quote(key, safe=""), key.replace("/", "\\/")}
+        self._spellings = sorted(spellings, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for spelling in self._spellings:
+            text = text.replace(spelling, "[redacted]")
+        return text
+
+
 async def _read_capped(response: httpx.Response) -> bytes:
+    """The body, inflated where it is compressed although nobody asked. ValueError for too much, or for damaged data."""
     inflate = zlib.decompressobj(47) if response.headers.get("content-encoding") in ("gzip", "deflate") else None
     body = bytearray()
     async for piece in response.aiter_raw():
-        body += inflate.decompress(piece, REPLY_CAP + 1 - len(body)) if inflate else piece
+        body += _inflated(inflate, piece, REPLY_CAP + 1 - len(body)) if inflate else piece
         if len(body) > REPLY_CAP:
             raise ValueError("the answer is larger than 4 MiB")
     return bytes(body)
 
 
-def _reply(response: httpx.Response, raw: bytes) -> Reply:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    data, unreadable = _parse(raw)
+def _inflated(inflate: Any, piece: bytes, most: int) -> bytes:
+    try:
+        return bytes(inflate.decompress(piece, most))
+    except zlib.error:
+        raise ValueError("the answer is compressed, and damaged") from None
+
+
+def _reply(response: httpx.Response, raw: bytes, veil: _Veil) -> Reply:
+    headers = {name.lower(): veil(value) for name, value in response.headers.items()}
+    data, unreadable = _parse(raw, veil)
     return Reply(response.status_code, headers, data, unreadable, _date(headers.get("date")))
 
 
-def _parse(raw: bytes) -> tuple[Any, str | None]:
+def _parse(raw: bytes, veil: _Veil) -> tuple[Any, str | None]:
     """JSON as UTF-8, strictly, with exact decimals; anything else is None with the reason."""
     try:
-        return json.loads(raw.decode("utf-8"), parse_float=Decimal, parse_constant=_no_number), None
+        return json.loads(veil(raw.decode("utf-8")), parse_float=Decimal, parse_constant=_no_number), None
     except (ValueError, RecursionError) as error:
         return None, "empty" if not raw.strip() else f"not JSON ({type(error).__name__})"
 
@@ -243,7 +270,9 @@ def _date(text: str | None) -> datetime | None:
 def read_signals(headers: Mapping[str, str], date: datetime | None) -> Signals:
     """The `X-RateLimit-*` headers. Reset is a Unix time by the provider's clock, so it is read against its `Date`."""
     reset = _number(headers.get("x-ratelimit-reset"))
-    wait = None if reset is None or date is None else max(0.0, reset - date.timestamp())
+    if reset is not None and reset >= MILLISECONDS_FROM:
+        reset //= 1000
+    wait = None if reset is None or date is None else min(RETRY_AFTER_CAP, max(0.0, reset - date.timestamp()))
     return Signals(_number(headers.get("x-ratelimit-limit")), _number(headers.get("x-ratelimit-remaining")), wait)
 
 

@@ -46,6 +46,7 @@ class Tally:
     account: str
     states: Mapping[State, int]
     overdue: int = 0
+    concurrency: int = 1_000_000
     stopped_model: int = 0
     cancelled_by_provider: int = 0
 
@@ -55,9 +56,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Hindrances:
-    """What keeps accounts from going on: `stopped` ones need a person (or lack a key in this run); `paused` ones are
-    out of credits or service; `beyond_budget` ones can afford no further job; `time_is_up` for all new submissions."""
+    """What keeps accounts from going on: `stopped` ones need a person; `lacking` ones have no key in this run, so
+    nothing of theirs moves; `paused` ones are out of credits or service; `beyond_budget` ones can afford no further job
+    for now; `time_is_up` for all new submissions."""
 
+    lacking: Collection[str] = ()
     stopped: Collection[str] = ()
     paused: Collection[str] = ()
     beyond_budget: Collection[str] = ()
@@ -71,6 +74,8 @@ def moving(tallies: Sequence[Tally], hindered: Hindrances) -> int:
 
 
 def _moving(tally: Tally, hindered: Hindrances) -> int:
+    if tally.account in hindered.lacking:
+        return 0
     downloads = tally.of(State.DOWNLOADING)
     if tally.account in hindered.stopped:
         return downloads
@@ -78,8 +83,9 @@ def _moving(tally: Tally, hindered: Hindrances) -> int:
     asked = tally.of(State.UNKNOWN)
     waiting = tally.of(State.QUEUED, State.WAITING) - tally.stopped_model
     paused = not hindered.wait and tally.account in hindered.paused
-    broke = tally.account in hindered.beyond_budget and tally.of(*IN_FLIGHT) == 0
-    if hindered.time_is_up or paused or broke:
+    broke = tally.account in hindered.beyond_budget and tally.of(*IN_FLIGHT) == tally.overdue
+    full = tally.overdue >= tally.concurrency  # every slot is held by a task that nobody waits for
+    if hindered.time_is_up or paused or broke or full:
         waiting = 0
     return downloads + followed + waiting + (0 if paused else asked)
 
@@ -103,6 +109,7 @@ def _codes(tally: Tally, hindered: Hindrances) -> set[Exit]:
 
 
 def _reason(tally: Tally, hindered: Hindrances) -> Exit:
-    if tally.account in hindered.stopped or tally.stopped_model or tally.account in hindered.paused:
+    elsewhere = {*hindered.stopped, *hindered.lacking, *hindered.paused}
+    if tally.account in elsewhere or tally.stopped_model:
         return Exit.PAUSED
     return Exit.LIMIT

@@ -30,13 +30,15 @@ SHARED_SLEEP = 1.0  # … and where other workers share the account, they may fr
 
 @dataclass(slots=True)
 class Lane:
-    """`batch_ids`: whose jobs may be submitted (None: all). `until`: no paid request after that moment."""
+    """`rounds` counts its claims. `batch_ids`: whose jobs may be submitted (None: all). `until`: no paid request
+    after that moment."""
 
     desk: Desk
     batch_ids: Sequence[int] | None = None
     until: datetime | None = None
     beyond_budget: bool = False
     stopping: bool = False
+    rounds: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
     _paying: set[asyncio.Task[None]] = field(default_factory=set)
     _asking: set[asyncio.Task[None]] = field(default_factory=set)
@@ -89,6 +91,7 @@ class Lane:
         taken = await desk.store.write(claim, desk.now(), wants)
         desk.paused = taken.paused
         self.beyond_budget = taken.beyond_budget and not taken.submissions
+        self.rounds += 1
         return taken
 
     def _hands(self) -> int:
@@ -138,7 +141,9 @@ class Lane:
         if kind != "insufficient_credits" or desk.provider.balance is None:
             return True
         ask_balance = desk.provider.balance
-        request = await desk.permit()
+        allowed, request, _ = await desk.permitted()
+        if not allowed:
+            return False
         answer = await desk.ask_provider(ask_balance)
         await desk.answered(request)
         if isinstance(answer, Refusal) or answer > 0:

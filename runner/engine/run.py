@@ -56,13 +56,25 @@ class Engine:
                 return
             began = asyncio.get_running_loop().time()
             await self._count()
-            if not moving(self.tallies, self._hindrances()) and not self._busy():
+            if not self._moving() and await self._still_nothing(works):
                 return
             pause = max(CHECK_EVERY, 20 * (asyncio.get_running_loop().time() - began))
 
-    def _busy(self) -> bool:
-        """A lane may know more than the last count: what it is doing right now must be counted once more."""
-        return any(lane.busy for lane in self.lanes)
+    def _moving(self) -> bool:
+        return moving(self.tallies, self._hindrances()) > 0 or any(lane.busy for lane in self.lanes)
+
+    async def _still_nothing(self, works: Sequence[asyncio.Task[None]]) -> bool:
+        """Nothing moves, by the last count: but a lane may not have looked since. Each claims once more, then all is
+        counted again, so that a run does not end in the gap between two steps."""
+        before = [lane.rounds for lane in self.lanes]
+        for lane in self.lanes:
+            lane.news.set()
+        while any(lane.rounds == seen for lane, seen in zip(self.lanes, before, strict=True)):
+            if self.stop.is_set() or any(task.done() for task in works):
+                return False
+            await asyncio.sleep(0.02)
+        await self._count()
+        return not self._moving()
 
     async def _count(self) -> None:
         now = self.store.clock.now()
@@ -73,7 +85,8 @@ class Engine:
     def _hindrances(self) -> Hindrances:
         now = self.store.clock.now()
         return Hindrances(
-            stopped=self.lacking | {row.name for row in self.accounts if row.stopped},
+            lacking=self.lacking,
+            stopped={row.name for row in self.accounts if row.stopped},
             paused={row.name for row in self.accounts if row.probes},
             beyond_budget={lane.desk.account for lane in self.lanes if lane.beyond_budget},
             time_is_up=self.until is not None and now >= self.until,
@@ -94,7 +107,7 @@ class Engine:
 
 
 def _tally(row: Standings) -> Tally:
-    return Tally(row.account, row.states, row.overdue, row.stopped_model, row.cancelled_by_provider)
+    return Tally(row.account, row.states, row.overdue, row.concurrency, row.stopped_model, row.cancelled_by_provider)
 
 
 def until_next(hour: int, minute: int, now: datetime) -> datetime:

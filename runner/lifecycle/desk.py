@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+import structlog
+
 from runner.client.asking import Line
 from runner.client.fetching import Fetcher
 from runner.clock import Clock
 from runner.errors import ErrorKind, NoAnswer, NotSent
 from runner.exchange import Action, Ask, Refusal
-from runner.jobs import Change
+from runner.jobs import QUIET, Change, State
 from runner.providers.description import Provider
 from runner.store import Store
 from runner.store import accounts as account_rows
@@ -23,7 +25,8 @@ from runner.store.work import Work
 from runner.verdicts.polling import Poll
 
 T = TypeVar("T")
-REDIRECT = "redirect"  # the code of a refusal that also closes the account: a 3xx on a paid request
+WORRYING = frozenset({State.UNKNOWN, State.HELD})
+log = structlog.get_logger("runner")
 
 
 @dataclass(slots=True)
@@ -87,10 +90,14 @@ class Desk:
             await self.store.write(account_rows.obey_limit, self.account, believed, limit)
             self.told_limit = limit
 
+    async def permitted(self, keep: int = 0) -> tuple[bool, int | None, datetime | None]:
+        """The right to make one more unpaid request, if it can be had now: see `claims.claim_request`."""
+        return await self.store.write(claim_request, self.now(), self.worker, self.account, keep)
+
     async def permit(self) -> int | None:
-        """Waits for the right to make one more unpaid request; returns its row in the log."""
+        """Waits for that right, for as long as it takes; returns the request's row in the log."""
         while True:
-            allowed, row, at = await self.store.write(claim_request, self.now(), self.worker, self.account)
+            allowed, row, at = await self.permitted()
             if allowed:
                 return row
             wait = (at - self.now()).total_seconds() if at is not None else 1.0
@@ -110,4 +117,16 @@ class Desk:
         )  # fmt: skip
 
     async def record(self, *changes: Change) -> None:
+        """Records the changes of one step; the log hears of them after the commit."""
         await self.store.record(*changes)
+        for change in changes:
+            tell(self.account, change)
+
+
+def tell(account: str, change: Change) -> None:
+    """One change as a log line: what needs attention is a warning, what happens all the time is for debugging."""
+    to = change.standing.state
+    say = log.warning if to in WORRYING else log.debug if change.event in QUIET else log.info
+    facts = {name: str(value) for name, value in change.data.items()}
+    facts |= {"account": account, "job": str(change.job_id), "source": change.source.value, "target": to.value}
+    say(change.event.value, **facts)

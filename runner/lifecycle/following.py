@@ -9,13 +9,14 @@ from datetime import timedelta
 
 import anyio
 
-from runner.errors import Fenced
+from runner.errors import ErrorKind, Fenced
 from runner.exchange import Action, Listed, Page, Phase, Refusal, Report
 from runner.jobs import Change, Event
 from runner.lifecycle.desk import Desk
+from runner.lifecycle.pausing import move_account
 from runner.store import accounts as account_rows
 from runner.store import prices
-from runner.store.claims import Claim, claim_request
+from runner.store.claims import Claim
 from runner.store.work import Work
 from runner.verdicts.polling import after_poll, after_settling
 
@@ -47,6 +48,8 @@ async def _record_with_price(desk: Desk, work: Work, change: Change, answer: Rep
         after = work.attempt.bill.after(change.entries)
         if after.charged:
             await desk.store.write(prices.learn, change.at, desk.provider.name, work.shape, after.charged)
+    if change.event is Event.TASK_REFUSED and isinstance(answer, Report) and answer.error is not None:
+        await move_account(desk, work, answer.error)
     await desk.record(change)
 
 
@@ -82,9 +85,10 @@ async def poll_list(desk: Desk, pairs: Sequence[tuple[Work, Claim]], pages: Sequ
 
 
 def _told(desk: Desk, work: Work, listed: dict[str, Listed] | Refusal) -> Report | Refusal | None:
-    """What the list says of a task; None where the task must be asked itself."""
+    """What the list says of a task; None where the task must be asked itself: a list that is refused says nothing
+    about any task, unless it is the account that is refused."""
     if isinstance(listed, Refusal):
-        return listed
+        return listed if listed.action is Action.STOP or listed.kind is ErrorKind.RATE_LIMITED else None
     found = listed.get(work.standing.task_id or "")
     return None if found is None or _wants_asking(desk, work, found.report) else found.report
 
@@ -107,7 +111,10 @@ async def page(desk: Desk, number: int) -> Page | Refusal:
     """One page of the provider's history."""
     history = desk.provider.history
     assert history is not None, "only a provider with a history is listed"
-    return await desk.ask_provider(lambda ask: history(ask, number))
+    answer = await desk.ask_provider(lambda ask: history(ask, number))
+    if isinstance(answer, Refusal) and answer.action is Action.NOT_FOUND:
+        return replace(answer, action=Action.LATER, kind=ErrorKind.UNAVAILABLE)  # a list has no task to not know
+    return answer
 
 
 def _wants_asking(desk: Desk, work: Work, report: Report) -> bool:
@@ -115,12 +122,12 @@ def _wants_asking(desk: Desk, work: Work, report: Report) -> bool:
     if report.phase is Phase.GOING:
         began = work.standing.accepted_at or work.created_at
         return desk.now() - desk.asked_alone.get(work.id, began) > ALONE_EVERY
-    return report.used is None or (report.phase is Phase.DONE and not report.files)
+    return report.used is None or (report.phase is Phase.DONE and not report.outputs)
 
 
 async def _ask_alone(desk: Desk, work: Work, claim: Claim) -> None:
     keep = KEPT_FOR_SUBMISSIONS if work.standing.errors == 0 else 0
-    allowed, request, _ = await desk.store.write(claim_request, desk.now(), desk.worker, desk.account, keep)
+    allowed, request, _ = await desk.permitted(keep)
     if allowed:
         await poll(desk, work, replace(claim, request=request))
     else:

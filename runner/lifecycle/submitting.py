@@ -14,7 +14,8 @@ from runner.errors import ErrorKind, InputError, NoAnswer, NotSent, Taken
 from runner.exchange import Accepted, Action, Refusal
 from runner.expand.keys import Pinned, parse_spec
 from runner.jobs import Change, Event, Failure, State
-from runner.lifecycle.desk import REDIRECT, Desk
+from runner.lifecycle.desk import Desk
+from runner.lifecycle.pausing import move_account
 from runner.limits import backoff
 from runner.providers.compose import Composed, compose
 from runner.providers.description import Reference
@@ -197,7 +198,7 @@ async def _record_twin(desk: Desk, sub: Submission, outcome: Outcome) -> None:
 
 
 async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:
-    """Pauses and stops that the answer means for the whole account."""
+    """Pauses and stops that the answer means for the whole account; an accepted order ends a pause."""
     match outcome:
         case Accepted():
             await desk.obey(None)
@@ -205,16 +206,4 @@ async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:
                 await desk.store.write(account_rows.resume_if_paused, desk.account)
         case Refusal() as refusal:
             await desk.obey(refusal)
-            await _pause(desk, work, refusal)
-
-
-async def _pause(desk: Desk, work: Work, refusal: Refusal) -> None:
-    now = desk.now()
-    if refusal.action is Action.STOP_MODEL:
-        await desk.store.write(account_rows.stop_model, desk.account, work.model)
-    elif refusal.code == REDIRECT:
-        await desk.store.write(account_rows.stop, desk.account, f"a paid request was redirected: {refusal.message}")
-    elif refusal.kind in (ErrorKind.INSUFFICIENT_CREDITS, ErrorKind.UNAVAILABLE) or refusal.action is Action.SLOT:
-        kind = refusal.kind.value
-        for_slot = refusal.action is Action.SLOT
-        await desk.store.write(account_rows.pause, now, desk.account, kind, refusal.message, refusal.wait, for_slot)
+            await move_account(desk, work, refusal)

@@ -119,11 +119,11 @@ def moment(value: Any) -> datetime | None:
         if number is not None:
             return datetime.fromtimestamp(float(number / 1000 if number >= MILLISECONDS_FROM else number), UTC)
         read = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if read is None:
+            return None
+        return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    if read is None:
-        return None
-    return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
 
 
 def legible(text: str) -> str:

@@ -63,11 +63,12 @@ def writer(url: URL) -> AsyncEngine:
     return create_async_engine(url, pool_size=2, max_overflow=0, hide_parameters=True)
 
 
-def sync_writer(url: URL, *, owner: bool = True) -> Engine:
+def sync_writer(url: URL, *, owner: bool = True, migrating: bool = False) -> Engine:
     """The one writing engine of a process on SQLite, for a thread of its own.
 
     `owner` says that this process holds the queue's lock: only the owner checkpoints the WAL, because two connections
-    that write and checkpoint at once can lose committed data in the SQLite versions that Debian ships.
+    that write and checkpoint at once can lose committed data in the SQLite versions that Debian ships. `migrating`:
+    links between rows are not enforced, because SQLite changes a table by making it anew.
     """
     engine = create_engine(
         url.set(drivername="sqlite"),
@@ -75,14 +76,18 @@ def sync_writer(url: URL, *, owner: bool = True) -> Engine:
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         hide_parameters=True,
     )
-    _on_connect(engine, [*WRITER_PRAGMAS, *([] if owner else ["wal_autocheckpoint=0"])])
+    more = ["wal_autocheckpoint=0"] * (not owner) + ["foreign_keys=OFF"] * migrating
+    _on_connect(engine, [*WRITER_PRAGMAS, *more])
     event.listen(engine, "begin", _begin_immediate)
     return engine
 
 
 def reader(url: URL) -> AsyncEngine:
-    """An engine that only reads, each time from one snapshot. On SQLite it is opened read-write with `query_only`: a `mode=ro` handle would leave
-    the `-wal` and `-shm` files of a closed queue behind."""
+    """An engine that only reads, each time from one snapshot.
+
+    On SQLite it is opened read-write with `query_only`: a `mode=ro` handle would leave the `-wal` and `-shm` files of a
+    closed queue behind.
+    """
     if not is_sqlite(url):
         engine = create_async_engine(url, pool_size=READERS, max_overflow=0, hide_parameters=True)
         return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
@@ -115,6 +120,5 @@ def _begin(connection: Connection) -> None:
 
 def create_private(path: Path) -> None:
     """Makes the queue file readable by its owner only, before SQLite first opens it (its WAL inherits the mode)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

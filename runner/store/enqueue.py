@@ -195,14 +195,16 @@ def _ids_after(connection: Connection, last: int, *conditions: Any) -> Sequence[
 
 
 def save_accounts(connection: Connection, settings: Sequence[AccountSettings]) -> None:
-    """Writes the limits of this run. Pauses stay; a stop is lifted, because a person has started a run with a key."""
+    """Writes the limits of this run. Stops and pauses are lifted, because a person has started a
+    run: credits may be there again, and a refused order costs nothing. What the provider blocked stays blocked."""
     for account in settings:
         row = {
             "provider": account.provider, "fingerprint": account.fingerprint, "concurrency": account.concurrency,
             "windows": json.dumps([[w.limit, w.seconds] for w in account.windows]),
             "poll_interval_ms": round(account.poll_interval.total_seconds() * 1000),
             "timeout_ms": round(account.timeout.total_seconds() * 1000), "exclusive": int(account.exclusive),
-            "stopped": None, "stopped_models": "[]",
+            "stopped": None, "stopped_models": "[]", "paused_until": None, "paused_kind": None, "paused_note": None,
+            "probes": 0,
         }  # fmt: skip
         statement = _dialect(connection).insert(accounts).values(name=account.name, **row)
         connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=row))

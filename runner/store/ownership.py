@@ -50,8 +50,10 @@ class QueueLock:
             json.dump({"pid": os.getpid(), "host": socket.gethostname()}, note)
 
     def release(self) -> None:
-        self._owner.unlink(missing_ok=True)
-        self._lock.release()
+        """Gives the lock back, if it is ours."""
+        if self._lock.is_locked:
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()
 
     def _name(self) -> str:
         try:

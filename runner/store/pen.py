@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from runner.errors import LocalError, Taken
+from runner.store.claims import lock_accounts
 from runner.store.transactions import Transactions
 
 T = TypeVar("T")
@@ -89,6 +90,8 @@ class Pen:
 
 def _apply(connection: Connection, items: Sequence[_Item]) -> list[Any]:
     """Crowds first (they free slots and rooms), then the single functions in their order."""
+    if len(items) > 1 and not all(item.crowd for item in items):
+        lock_accounts(connection)
     results: dict[int, Any] = {}
     crowds: dict[Callable[..., Any], list[int]] = {}
     for n, item in enumerate(items):

@@ -210,6 +210,7 @@ class Standings:
     account: str
     states: dict[State, int]
     overdue: int
+    concurrency: int
     stopped_model: int
     cancelled_by_provider: int
 
@@ -225,6 +226,7 @@ def standings(connection: Connection, now: datetime, batch_ids: Sequence[int] | 
     rows = {row.name: row for row in account_rows(connection)}
     return [
         Standings(account, found, _overdue(connection, now, rows.get(account), batch_ids),
+                  rows[account].concurrency if account in rows else 1,
                   _queued_for(connection, rows.get(account), batch_ids),
                   _cancelled_by_provider(connection, account, found, batch_ids))
         for account, found in sorted(states.items())

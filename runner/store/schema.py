@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, column, func, insert, inspect, select, table, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,18 +23,36 @@ from runner.failpoints import reached
 from runner.store import engines
 from runner.store.facts import new_facts
 from runner.store.tables import Table
-from runner.store.transactions import Transactions
+from runner.store.transactions import Transactions, migration
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 HEAD = "0001"
-VERSION_TABLE = "alembic_version"
 MIGRATIONS = Path(__file__).parent / "migrations"
+ADVISORY = 0x72756E6E6572  # "runner": the lock under which PostgreSQL's tables are made and changed
+
+# Alembic's own table, as Alembic makes it.
+VERSIONS = table("alembic_version", column("version_num"))
+VERSIONS_DDL = (
+    "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
+    " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+)
 
 
-async def ensure(writing: Transactions, url: URL, clock: Clock, *, create: bool) -> None:
-    """Makes sure that the queue has today's schema. Raises LocalError for what is not ours, newer, or damaged."""
+async def ensure(writing: Transactions, reading: AsyncEngine, url: URL, clock: Clock, *, own: bool) -> None:
+    """Makes sure that the queue has today's schema; only an owner makes or migrates it.
+
+    Raises NoQueue if there is none, and LocalError for what is not ours, newer, or damaged: it is looked at before
+    anything of ours could write, and left as it is.
+    """
     try:
-        found = await writing.run(_found_or_made, url, clock, create)
-        if found != HEAD:
+        found = await _found(reading, url)
+        if not own:
+            _must_be_todays(found, url)
+        elif found is None:
+            await writing.run(_create_once, url, clock)
+        elif found != HEAD:
             await _migrate(writing, url, found)
     except DBAPIError as error:
         raise _damaged(url, error) from None
@@ -41,13 +61,21 @@ async def ensure(writing: Transactions, url: URL, clock: Clock, *, create: bool)
 async def check(engine: AsyncEngine, url: URL) -> None:
     """For readers: raises LocalError unless the queue has exactly today's schema."""
     try:
-        async with engine.connect() as connection:
-            found = await connection.run_sync(_version, url)
+        _must_be_todays(await _found(engine, url), url)
     except DBAPIError as error:
         raise _damaged(url, error) from None
+
+
+async def _found(engine: AsyncEngine, url: URL) -> str | None:
+    async with engine.connect() as connection:
+        return await connection.run_sync(_version, url)
+
+
+def _must_be_todays(found: str | None, url: URL) -> None:
     if found is None:
         raise no_queue(url)
     if found != HEAD:
+        _known(_scripts(), found)
         raise LocalError(
             f"the queue has schema {found}, this program reads {HEAD}", "run `runner run` once to migrate it"
         )
@@ -56,67 +84,80 @@ async def check(engine: AsyncEngine, url: URL) -> None:
 def _version(connection: Connection, url: URL) -> str | None:
     """The schema's version, None for an empty database. Raises LocalError for a database that is not ours."""
     tables = set(inspect(connection).get_table_names())
-    if VERSION_TABLE in tables and "jobs" in tables:
-        return str(connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one())
+    if {VERSIONS.name, "jobs", "meta"} <= tables:
+        return str(connection.execute(select(VERSIONS.c.version_num)).scalar_one())
     if tables:
         raise _not_ours(url)
     return None
 
 
-def _found_or_made(connection: Connection, url: URL, clock: Clock, create: bool) -> str:
-    found = _version(connection, url)
-    if found is None and create:
-        _create(connection, clock)
-        return HEAD
-    if found is None:
-        raise no_queue(url)
-    return found
+def _create_once(connection: Connection, url: URL, clock: Clock) -> None:
+    """Makes the tables, unless somebody else has in the meantime."""
+    _one_at_a_time(connection)
+    if _version(connection, url) is None:
+        Table.metadata.create_all(connection)
+        connection.execute(text(VERSIONS_DDL))
+        connection.execute(insert(VERSIONS).values(version_num=HEAD))
+        new_facts(connection, clock.now(), clock.anchor)
 
 
-def _create(connection: Connection, clock: Clock) -> None:
-    Table.metadata.create_all(connection)
-    connection.execute(text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
-    connection.execute(text(f"INSERT INTO {VERSION_TABLE} (version_num) VALUES (:head)"), {"head": HEAD})
-    new_facts(connection, clock.now(), clock.anchor)
+def _one_at_a_time(connection: Connection) -> None:
+    """On PostgreSQL several workers may start at once; on SQLite the owner is alone."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(ADVISORY)))
 
 
-async def _migrate(writing: Transactions, url: URL, found: str, scripts: Path = MIGRATIONS) -> None:
+async def _migrate(writing: Transactions, url: URL, found: str) -> None:
+    config = _scripts()
+    _known(config, found)
+    if engines.is_sqlite(url):
+        await asyncio.to_thread(_backup, engines.database_path(url), found)
+    async with migration(url, writing) as steps:
+        await steps.run(_upgrade, config)
+
+
+def _scripts() -> Config:
     from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _known(config: Config, found: str) -> None:
+    """Raises LocalError for a schema that this program has never heard of: it is from a newer one."""
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
-    config = Config()
-    config.set_main_option("script_location", str(scripts))
     try:
         ScriptDirectory.from_config(config).get_revision(found)
     except CommandError:
         raise LocalError(f"the queue has schema {found}, which is newer than this program ({HEAD})",
                          "install the newer runner; this queue was left as it is") from None  # fmt: skip
-    if engines.is_sqlite(url):
-        await asyncio.to_thread(_backup, engines.database_path(url), found)
-    await writing.run(_upgrade, config)
 
 
-def _upgrade(connection: Connection, config: object) -> None:
+def _upgrade(connection: Connection, config: Config) -> None:
     """All steps in one transaction: a crash leaves the old schema, whole."""
     from alembic import command
-    from alembic.config import Config
 
-    assert isinstance(config, Config)
+    _one_at_a_time(connection)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        assert not broken, "a migration must not cut links between rows"
     reached("before-migration-commit")
 
 
 def _backup(queue: Path, found: str) -> None:
     """A copy beside the queue, by SQLite's backup interface: the file itself is never opened by hand."""
     copy = queue.with_name(f"{queue.name}.backup-{found}")
-    source, target = sqlite3.connect(queue), sqlite3.connect(copy)
     try:
-        source.backup(target)
-    finally:
-        target.close()
-        source.close()
+        engines.create_private(copy)
+        with closing(sqlite3.connect(queue)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+    except (sqlite3.Error, OSError) as error:
+        raise LocalError(f"cannot back up the queue to {copy}: {error}", "nothing was changed") from None
 
 
 def no_queue(url: URL) -> NoQueue:

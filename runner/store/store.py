@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -109,13 +109,15 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     lock = _prepare_place(url, own=own)
     writing, reading = transactions(url, owner=own), engines.reader(url)
     try:
-        await schema.ensure(writing, url, clock, create=own)
+        await schema.ensure(writing, reading, url, clock, own=own)
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
             yield store
     finally:
-        await _dispose(reading, writing)
-        if lock is not None:
-            lock.release()
+        try:
+            await _to_its_end(_dispose(reading, writing))
+        finally:
+            if lock is not None:
+                lock.release()
 
 
 @asynccontextmanager
@@ -130,7 +132,7 @@ async def read_store(db: str, clock: Clock) -> AsyncIterator[Store]:
         async with _opened(url, clock, None, reading, None) as store:
             yield store
     finally:
-        await _dispose(reading)
+        await _to_its_end(_dispose(reading))
 
 
 @asynccontextmanager
@@ -150,8 +152,7 @@ async def _opened(
     finally:
         if beating is not None:
             beating.cancel()
-            await asyncio.wait([beating])
-        await store.close()
+        await _to_its_end(store.close())
 
 
 async def rescue(store: Store) -> int:
@@ -171,8 +172,9 @@ async def _beat(store: Store) -> None:
     """A sign of life every few seconds of the wall clock, and a look for others who gave none."""
     while True:
         await asyncio.sleep(ownership.HEARTBEAT_SECONDS)
-        await store.write(ownership.heartbeat, store.clock.now(), store.worker)
-        await rescue(store)
+        with suppress(LocalError):  # the database may be away for a while: whoever needs it will say so
+            await store.write(ownership.heartbeat, store.clock.now(), store.worker)
+            await rescue(store)
 
 
 def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
@@ -187,23 +189,37 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
     place.check(queue)
     lock = ownership.QueueLock(queue)
     try:
-        lock_file_parent(queue)
+        queue.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock.acquire()
         engines.create_private(queue)
     except OSError as error:
+        lock.release()
         raise LocalError(f"cannot write the queue {queue}: {error.strerror}") from None
     return lock
 
 
-def lock_file_parent(queue: Path) -> None:
-    queue.parent.mkdir(parents=True, exist_ok=True)
-
-
 async def _dispose(reading: AsyncEngine, writing: Transactions | None = None) -> None:
     """Disposes readers first and the writer last: whoever closes the file last tidies up its WAL."""
-    await asyncio.shield(asyncio.ensure_future(reading.dispose()))
-    if writing is not None:
-        await asyncio.shield(asyncio.ensure_future(writing.close()))
+    try:
+        await reading.dispose()
+    finally:
+        if writing is not None:
+            await writing.close()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits what must not be cut short. Whoever is cancelled meanwhile, by whatever means, hears of it afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 __all__ = ["Store", "open_store", "read_store", "rescue"]

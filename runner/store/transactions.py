@@ -8,18 +8,22 @@ On PostgreSQL the driver is asynchronous, and the transaction runs on the loop, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.failpoints import reached
 from runner.store import engines
 
 T = TypeVar("T")
+TRY_AGAIN = frozenset({"40P01", "40001"})  # PostgreSQL's codes: deadlock detected, serialization failure
+TIMES = 5
 
 
 class Transactions(Protocol):
@@ -34,6 +38,19 @@ def transactions(url: URL, *, owner: bool) -> Transactions:
     if engines.is_sqlite(url):
         return _InThread(engines.sync_writer(url, owner=owner))
     return _OnLoop(engines.writer(url))
+
+
+@asynccontextmanager
+async def migration(url: URL, normal: Transactions) -> AsyncIterator[Transactions]:
+    """Where the steps of a migration run, in place of the queue's `normal` transactions."""
+    if not engines.is_sqlite(url):
+        yield normal
+        return
+    special = _InThread(engines.sync_writer(url, migrating=True))
+    try:
+        yield special
+    finally:
+        await special.close()
 
 
 class _InThread:
@@ -61,6 +78,16 @@ class _OnLoop:
         self._engine = engine
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """A transaction that PostgreSQL ended because two waited for each other is simply made again."""
+        for _ in range(TIMES):
+            try:
+                return await self._run(function, *args)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in TRY_AGAIN:
+                    raise
+        return await self._run(function, *args)
+
+    async def _run(self, function: Callable[..., T], *args: Any) -> T:
         async with self._engine.begin() as connection:
             result = await connection.run_sync(function, *args)
             reached("before-commit")

@@ -45,7 +45,7 @@ class Poll:
 
 def after_poll(poll: Poll, answer: Report | Refusal) -> Change:
     match answer:
-        case Report(phase=Phase.DONE, files=()):
+        case Report(phase=Phase.DONE) if not answer.outputs:
             return _empty(poll, answer)
         case Report(phase=Phase.DONE):
             return _finished(poll, answer)
@@ -196,7 +196,9 @@ def _settle_free(poll: Poll, report: Report) -> tuple[Entry, ...]:
 
 
 def _free(poll: Poll, report: Report) -> bool:
-    """Whether nothing remains charged, as far as the provider has said."""
+    """Whether the provider *says* that nothing remains charged. Silence is not "free": ordering again could cost twice."""
+    if report.used is None and report.refunded is None:
+        return False
     after = poll.bill.after(_settle_free(poll, report))
     return after.charged <= after.refunded
 

@@ -38,7 +38,7 @@ TINY = Size(
     resume_queued=200, resume_running=20, starts=1, status_jobs=200, crowds=(50,), crowd_seconds=0.3, overhead_jobs=8,
 )  # fmt: skip
 USUAL = Size(
-    name="usual", journey_jobs=1000, change_seconds=3.0, table_rows=100_000, hold_seconds=2.0, yaml_entries=10_000,
+    name="usual", journey_jobs=600, change_seconds=3.0, table_rows=100_000, hold_seconds=2.0, yaml_entries=10_000,
     night_tasks=200, night_speed=40.0, window_jobs=200, publish_tasks=30, publish_speed=5.0, download_bytes=128 * MB,
     resume_queued=100_000, resume_running=1000, starts=3, status_jobs=100_000, crowds=(10_000,), crowd_seconds=10.0,
     overhead_jobs=300,

@@ -85,6 +85,7 @@ def test_with_nothing_on_the_wire_it_ends_quickly(tmp_path: Path, number: signal
         assert [job.state for job in here.jobs()] == ["running"] * 2
 
 
+@pytest.mark.timeout(600)
 def test_ctrl_c_in_the_midst_of_the_database_never_hangs(tmp_path: Path) -> None:
     """Thirty moments, in runs that write to their queue all the time."""
     with ThreadPoolExecutor(HANDS) as hands:

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -256,29 +257,52 @@ async def two_stores(db: str, clock: Clock) -> AsyncIterator[tuple[Store, Store]
         yield one, other
 
 
+class Gate:
+    """Stands open once it was opened. Transactions wait before it in their own place: a thread, or on the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._here, self._there = asyncio.Event(), threading.Event()
+
+    def open(self) -> None:
+        self._there.set()
+        self._loop.call_soon_threadsafe(self._here.set)
+
+    async def passed(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self._here.wait()
+
+    def wait(self, connection: Connection) -> None:
+        """Stops a transaction here until the gate is open."""
+        if connection.dialect.name == "postgresql":
+            await_only(self.passed())
+        else:
+            assert self._there.wait(PATIENCE), "nobody opened the gate"
+
+
 class Held:
     """A transaction that has done its work and not committed yet."""
 
     def __init__(self, store: Store, function: Callable[..., Any], *args: Any) -> None:
-        self._applied, self._go = asyncio.Event(), asyncio.Event()
+        self._applied, self._go = Gate(), Gate()
         self._task = asyncio.create_task(store.write(self._run, function, *args))
 
     def _run(self, connection: Connection, function: Callable[..., Any], *args: Any) -> Any:
         result = function(connection, *args)
-        self._applied.set()
-        await_only(self._go.wait())
+        self._applied.open()
+        self._go.wait(connection)
         return result
 
     async def applied(self) -> None:
         """Returns when everything but the commit has happened."""
-        waiting = asyncio.create_task(self._applied.wait())
-        await asyncio.wait([waiting, self._task], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
+        waiting = asyncio.create_task(self._applied.passed())
+        await asyncio.wait([waiting, self._task], return_when=asyncio.FIRST_COMPLETED)
         if self._task.done():
             self._task.result()
-        assert self._applied.is_set(), "the first transaction has not come through"
+        await waiting
 
     async def commit(self) -> Any:
-        self._go.set()
+        self._go.open()
         return await self._task
 
 
@@ -317,6 +341,11 @@ async def outcome(work: Awaitable[Any]) -> Any:
         return await work
     except Exception as error:
         return error
+
+
+def address(store: Store) -> str:
+    """`--db` of an open store."""
+    return str(store.url.database) if store.sqlite else store.url.render_as_string(hide_password=False)
 
 
 def plain(db: str) -> str:

@@ -242,7 +242,7 @@ async def test_an_account_takes_over_the_limits_of_this_run(store: Store) -> Non
     assert (row.poll_interval_ms, row.timeout_ms, row.exclusive) == (5000, 6 * 3600 * 1000, 0)
 
 
-async def test_a_new_run_keeps_pauses_and_lifts_stops(store: Store, clock: HandClock) -> None:
+async def test_a_new_run_lifts_stops_and_pauses_but_no_block(store: Store, clock: HandClock) -> None:
     await fill(store, 2)
     await store.write(accounts.pause, clock.now(), ACCOUNT, "unavailable", "busy", 60.0)
     await store.write(accounts.block, clock.now(), ACCOUNT, 90.0)
@@ -251,7 +251,7 @@ async def test_a_new_run_keeps_pauses_and_lifts_stops(store: Store, clock: HandC
     await fill(store, 2)
     [row] = await rows(store, account_table)
     assert (row.stopped, row.stopped_models) == (None, "[]")
-    assert (row.paused_until, row.blocked_until) == (clock.now() + seconds(60), clock.now() + seconds(90))
+    assert (row.paused_until, row.probes, row.blocked_until) == (None, 0, clock.now() + seconds(90))
     assert not await take(store, polls=1)
 
 

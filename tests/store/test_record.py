@@ -16,9 +16,10 @@ from runner.ledger import Entry, EntryKind
 from runner.store import Store, open_store
 from runner.store.changes import attempts, events, jobs, ledger, outputs
 from runner.store.pen import CROWD
-from runner.store.work import outputs_of
+from runner.store.work import outputs_of, peek
 from runner.verdicts.submission import Unanswered, after_submission, too_late_to_resend
 from store.kit import (
+    ACCOUNT,
     T0,
     HandClock,
     accept,
@@ -27,6 +28,7 @@ from store.kit import (
     fill,
     job_row,
     mark_brink,
+    order,
     outcome,
     polled,
     published,
@@ -187,8 +189,6 @@ async def test_a_task_id_that_another_job_owns_is_refused(store: Store) -> None:
 
 
 async def test_the_same_task_id_of_another_account_is_another_task(store: Store) -> None:
-    from store.kit import order
-
     await fill(store, [order(1, "one"), order(2, "two")], accounts=[settings("one"), settings("two")])
     for account in ("one", "two"):
         [claimed] = await take_submissions(store, account=account)
@@ -229,13 +229,12 @@ async def test_the_message_of_a_refusal_holds_no_value_of_the_row(store: Store) 
 
 async def test_a_crowd_larger_than_one_commit_is_written_whole(store: Store) -> None:
     many = CROWD + 100
-    await fill(store, many, accounts=[settings(concurrency=many)])
-    claims = await take_submissions(store, many)
-    assert len(claims) == many
-    works = [await submission(store, claimed) for claimed in claims]
-    await asyncio.gather(*(store.record(*after_submission(s, Accepted(f"t{s.job_id}"))) for s in works))
-    assert {row.state for row in await rows(store, jobs)} == {"running"}
-    assert len(await rows(store, events, events.c.event == "accepted")) == many
+    await fill(store, many)
+    works = await store.read(peek, T0, ACCOUNT, many, None)
+    gone = [step(Event.CANCELLED, work, State.CANCELLED, None, T0) for work in works]
+    await asyncio.gather(*(store.record(change) for change in gone))
+    assert {row.state for row in await rows(store, jobs)} == {"cancelled"}
+    assert len(await rows(store, events)) == many
 
 
 async def test_a_function_that_fails_fails_alone(store: Store) -> None:

@@ -1,0 +1,29 @@
+"""What the refusal of an order means for its whole account: a pause, a stop, or one model less.
+
+The same refusal may come as an HTTP answer or as a task that failed; both end here.
+"""
+
+from __future__ import annotations
+
+from runner.errors import ErrorKind
+from runner.exchange import Action, Refusal
+from runner.lifecycle.desk import Desk
+from runner.store import accounts as account_rows
+from runner.store.work import Work
+
+REDIRECT = "redirect"  # the code of a 3xx on a paid request: it also closes the account
+
+
+async def move_account(desk: Desk, work: Work, refusal: Refusal) -> None:
+    """Moves the account for everyone. Nothing to do for what only concerns this job."""
+    if refusal.action is Action.STOP_MODEL:
+        await desk.store.write(account_rows.stop_model, desk.account, work.model)
+    elif refusal.action is Action.STOP:
+        await desk.store.write(account_rows.stop, desk.account, refusal.message)
+    elif refusal.code == REDIRECT:
+        await desk.store.write(account_rows.stop, desk.account, f"a paid request was redirected: {refusal.message}")
+    elif refusal.kind in (ErrorKind.INSUFFICIENT_CREDITS, ErrorKind.UNAVAILABLE) or refusal.action is Action.SLOT:
+        for_slot = refusal.action is Action.SLOT
+        kind = refusal.kind.value
+        note = (account_rows.pause, desk.now(), desk.account, kind, refusal.message, refusal.wait, for_slot)
+        await desk.store.write(*note)
