@@ -11,12 +11,12 @@ from pathlib import Path
 
 from runner.errors import InputError, Problem
 from runner.expand import Order, Survey, orders, survey
-from runner.jobs import UNPAID, State
+from runner.jobs import State
 from runner.ledger import ZERO
 from runner.manifest import Manifest, read_manifest
 from runner.providers import registry
 from runner.store import Store
-from runner.store.queries import PAGE, counts, known_states, page_after
+from runner.store.queries import PAGE, Known, counts, known_states, page_after
 from runner.store.work import Work, learned
 
 CHUNK = 500
@@ -40,13 +40,18 @@ class Line:
 
     order: Order
     status: str
-    state: State | None
+    known: Known | None
     estimate: Decimal | None
     learned: bool = False
 
     @property
     def unpaid(self) -> bool:
-        return self.state is None or self.state in UNPAID or self.state is State.CANCELLED
+        return self.known is None or self.known.unpaid
+
+    @property
+    def revived(self) -> bool:
+        """Cancelled before it was paid, and asked for again: it would be submitted after all."""
+        return self.known is not None and self.known.unpaid and self.known.state is State.CANCELLED
 
 
 @dataclass(slots=True)
@@ -56,6 +61,7 @@ class Plan:
     new: int = 0
     kept: int = 0
     gone: int = 0
+    revived: int = 0
     bills: dict[str, Bill] = field(default_factory=dict)
 
     @property
@@ -80,7 +86,8 @@ async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: 
     async for line in lines(manifest, surveyed, store):
         plan.new += line.status == NEW
         plan.kept += line.status == KEPT
-        alive += line.status == KEPT and line.state is not State.CANCELLED
+        alive += line.known is not None and line.known.state is not State.CANCELLED
+        plan.revived += line.revived
         if line.unpaid:
             _add(plan.bills.setdefault(line.order.account, Bill()), line)
         if line.status == NEW and (root / line.order.output).exists():
@@ -108,11 +115,10 @@ async def lines(manifest: Manifest, surveyed: Survey, store: Store | None) -> As
             yield _line(order, states.get(order.key), prices.get((order.provider, order.shape)))
 
 
-def _line(order: Order, state: State | None, known_price: Decimal | None) -> Line:
+def _line(order: Order, known: Known | None, known_price: Decimal | None) -> Line:
     estimate = order.estimated.high if order.estimated else known_price
-    return Line(
-        order, NEW if state is None else KEPT, state, estimate, order.estimated is None and estimate is not None
-    )
+    learned_price = order.estimated is None and estimate is not None
+    return Line(order, NEW if known is None else KEPT, known, estimate, learned_price)
 
 
 async def _learned(chunk: Sequence[Order], store: Store | None) -> Mapping[tuple[str, str], Decimal]:

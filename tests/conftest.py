@@ -6,12 +6,16 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 from postgres import fresh_database, private_cluster
 
 # How long one example takes says something about the machine and who else is using it, not about the property.
 settings.register_profile("runner", deadline=None, print_blob=True)
 settings.load_profile("runner")
+
+# Only the command line opens a log; code that a test calls directly says nothing.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
 
 @pytest.fixture(scope="session")

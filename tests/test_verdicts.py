@@ -41,8 +41,8 @@ from runner.verdicts.submission import (
     after_submission,
     beyond_key_window,
     idempotency_key,
+    never_resent,
     next_look,
-    too_late_to_resend,
 )
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -107,7 +107,7 @@ class Journey:
         """One request, its answer, and whether the provider took it (`arrives` decides where the answer does not)."""
         sub = self.submission()
         if beyond_key_window(sub):
-            self.apply(too_late_to_resend(sub))
+            self.apply(never_resent(sub, "key_window", "too late"))
             return
         if not isinstance(outcome, Unsent):
             self.brink_at = self.brink_at or self.now
@@ -127,7 +127,7 @@ class Journey:
 
     def submission(self) -> Submission:
         return Submission(
-            1, 77, self.standing, 5, self.bill, self.outcome, self.brink_at, self.keyed, self.findable, HOUR,
+            1, 77, self.standing, 5, self.bill, self.outcome, self.brink_at, None, self.keyed, self.findable, HOUR,
             timedelta(seconds=5), None, self.now,
         )  # fmt: skip
 
@@ -270,7 +270,7 @@ def test_beyond_the_key_window_nothing_is_sent_again(asked_before: str, window: 
     job.now += timedelta(microseconds=1)
     sub = job.submission()
     assert beyond_key_window(sub)
-    first, second = too_late_to_resend(sub)
+    first, second = never_resent(sub, "key_window", "too late")
     assert (first.event, second.event) == (Event.ANSWER_LOST, Event.NOT_FOUND)
     assert second.standing.state is State.HELD
     assert first.entries == second.entries == ()
@@ -448,9 +448,11 @@ def test_no_answer_means_ask_later_and_later() -> None:
 
 
 @pytest.mark.parametrize("action", sorted(NOT_CHARGED))
-def test_a_task_refused_for_want_of_credits_or_service_was_not_charged(action: Action) -> None:
-    """It is queued again, and its documented price is not booked for what was never made."""
-    change = after_poll(asked(), said(Phase.FAILED, error=refused(action)))
+def test_a_task_refused_for_want_of_credits_or_service_and_free_is_queued_again(action: Action) -> None:
+    """Its documented price is not booked for what was never made. It counts as free only if the provider says so."""
+    silent = after_poll(asked(), said(Phase.FAILED, error=refused(action)))
+    assert (silent.event, silent.standing.state) == (Event.TASK_FAILED, State.FAILED)
+    change = after_poll(asked(), said(Phase.FAILED, error=refused(action), used=Decimal(0)))
     assert (change.event, change.standing.state) == (Event.TASK_REFUSED, State.QUEUED)
     assert asked().bill.after(change.entries) == Bill()
     assert change.standing.due_at > NOW

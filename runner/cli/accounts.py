@@ -74,9 +74,9 @@ def check_speed(speed: float, members: Sequence[Member]) -> None:
 async def lanes(
     store: Store, members: Sequence[Member], batch_ids: Sequence[int] | None, until: datetime | None
 ) -> AsyncIterator[list[Lane]]:
-    """A lane per account, its limits written to the queue first."""
+    """A lane per account, its limits written to the queue first (again, where the jobs' transaction has done it)."""
     salt = await store.read(facts.salt)
-    await store.write(save_accounts, [_settings(member, salt) for member in members])
+    await store.write(save_accounts, limits_of(members, salt))
     hook_works = await brink_hook_works()
     async with AsyncExitStack() as stack:
         made: list[Lane] = []
@@ -86,6 +86,11 @@ async def lanes(
             fetcher = await stack.enter_async_context(Fetcher(allow_private=member.credentials.loopback))
             made.append(Lane(_desk(store, member, line, fetcher, salt), batch_ids, until))
         yield made
+
+
+def limits_of(members: Sequence[Member], salt: bytes) -> list[AccountSettings]:
+    """What the queue keeps of these accounts."""
+    return [_settings(member, salt) for member in members]
 
 
 def _settings(member: Member, salt: bytes) -> AccountSettings:

@@ -8,15 +8,17 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from runner import plan as planning
-from runner.cli.accounts import Member, check_speed, lanes, of_manifest, of_queue
+from runner.cli.accounts import Member, check_speed, lanes, limits_of, of_manifest, of_queue
 from runner.cli.output import say
 from runner.clock import Clock
 from runner.engine import Engine, Exit
@@ -26,7 +28,15 @@ from runner.manifest import Manifest
 from runner.plan import Plan
 from runner.settings import Settings
 from runner.store import Store, facts, open_store, read_store
-from runner.store.enqueue import Enqueued, NewBatch, NewJob, enqueue
+from runner.store.enqueue import (
+    AccountSettings,
+    Enqueued,
+    NewBatch,
+    NewJob,
+    enqueue,
+    save_accounts,
+    tighten_budgets,
+)
 from runner.store.queries import account_rows
 
 SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
@@ -94,7 +104,9 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
     """
     members = members_of(order, options) if order else []
     async with open_store(options.db, clock, own=True) as store:
-        added = await _enqueue(store, order, options) if order else None
+        added = await _enqueue(store, order, options, members) if order else None
+        if order is None:
+            await _tighten(store, options)
         others, lacking = of_queue(await store.read(account_rows), options.settings, [m.entry.name for m in members])
         check_speed(options.speed, others)
         batch_ids = [added.batch_id] if added else None
@@ -105,19 +117,46 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
 def members_of(order: Order, options: RunOptions) -> list[Member]:
     """The accounts of a manifest with their keys. Raises InputError for each that is missing or malformed, and for a
     faster clock against anything but sandboxes."""
+    check_caps(options, order.survey.accounts_used())
     members = of_manifest(order.manifest, order.survey.accounts_used(), options.settings)
     check_speed(options.speed, members)
     return members
 
 
-async def _enqueue(store: Store, order: Order, options: RunOptions) -> Enqueued:
+async def _enqueue(store: Store, order: Order, options: RunOptions, members: Sequence[Member]) -> Enqueued:
     manifest = order.manifest
     root = options.root or manifest.folder
     text = manifest.path.read_text(encoding="utf-8-sig")
     batch = NewBatch(
         manifest.batch, str(manifest.folder), str(root), text, manifest.sha256, _limits(order, options)
     )  # fmt: skip
-    return await store.write(enqueue, store.clock.now(), batch, _NewJobs(order))
+    accounts = limits_of(members, await store.read(facts.salt))
+    return await store.write(_add, store.clock.now(), accounts, batch, _NewJobs(order))
+
+
+def _add(
+    connection: Any, now: datetime, accounts: Sequence[AccountSettings], batch: NewBatch, jobs: Iterable[NewJob]
+) -> Enqueued:
+    """Accounts and jobs in one transaction: a job without its account could never move."""
+    save_accounts(connection, accounts)
+    return enqueue(connection, now, batch, jobs)
+
+
+async def _tighten(store: Store, options: RunOptions) -> None:
+    """Without a manifest the caps hold for every batch of the queue. Raises InputError for a name it does not know."""
+    names = [row.name for row in await store.read(account_rows)]
+    check_caps(options, names)
+    if options.max_credits or options.max_credits_each is not None:
+        await store.write(tighten_budgets, names, options.max_credits, options.max_credits_each)
+
+
+def check_caps(options: RunOptions, names: Collection[str]) -> None:
+    """A cap for an account that is not there would be no cap at all. Raises InputError."""
+    for name in options.max_credits:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"accounts here: {', '.join(sorted(names)) or 'none'}"
+            raise InputError(f"--max-credits {name}=…: no account of that name", hint)
 
 
 def _limits(order: Order, options: RunOptions) -> dict[str, Decimal]:

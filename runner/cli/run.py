@@ -88,11 +88,12 @@ async def perform(order: Order | None, options: RunOptions, common: Common, *, y
 
 def _agree(console: Console, plan: Plan, *, yes: bool) -> None:
     """With something new to pay a person must say yes, here or by --yes. Raises InputError otherwise."""
-    if yes or not plan.new:
+    asked = plan.new + plan.revived
+    if yes or not asked:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise InputError(f"{plan.new} new jobs to pay, and nobody to ask", "add --yes, or run it in a terminal")
-    say(console, f"pay for {plan.new} new jobs? [y/N] ")
+        raise InputError(f"{asked} new jobs to pay, and nobody to ask", "add --yes, or run it in a terminal")
+    say(console, f"pay for {asked} new jobs? [y/N] ")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise InputError("nothing was submitted")
 

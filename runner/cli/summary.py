@@ -29,6 +29,8 @@ def say(console: Console, text: str) -> None:
 def show_plan(console: Console, plan: Plan) -> None:
     """What would be new, kept and gone, what it would cost, what would leave this machine, and what is promised."""
     say(console, f"batch {plan.manifest.batch}: {plan.new} new, {plan.kept} kept, {plan.gone} gone")
+    if plan.revived:
+        say(console, f"  {plan.revived} of the kept ones were cancelled unpaid, and are asked for again")
     for account, bill in sorted(plan.bills.items()):
         say(console, f"  {account}: {bill.jobs} jobs to pay, {_price(bill)}")
         budget = plan.manifest.budget.get(account)

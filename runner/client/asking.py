@@ -63,20 +63,16 @@ class Line:
         self._hook_works = hook_works
         self.signals = Signals()
         self.skew = 0.0  # seconds by which the provider's clock is ahead of ours
-        self._client = httpx.AsyncClient(
-            transport=sockets.fast_transport(allow_private=credentials.loopback),
-            trust_env=False,
-            follow_redirects=False,
-        )
+        self._fast = sockets.fast_transport(allow_private=credentials.loopback)
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
+        await self._fast.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+        await self._fast.__aexit__(kind, error, trace)
 
     @property
     def ask(self) -> Ask:
@@ -96,7 +92,7 @@ class Line:
         request = self._request(method, path, query, headers, json, content, upload)
         try:
             with anyio.fail_after(self._clock.deadline(ASK_SECONDS)):
-                return await self._exchange(self._client, request)
+                return await self._exchange(self._fast, request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError) as error:
             _no_answer(error)
 
@@ -126,8 +122,8 @@ class Line:
             if not self._hook_works:
                 await passed.pass_it()
             with anyio.fail_after(self._clock.deadline(SUBMIT_SECONDS)):
-                async with httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False) as client:
-                    return await self._exchange(client, request)
+                async with transport:
+                    return await self._exchange(transport, request)
         except (Fenced, RunnerError):
             raise
         except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
@@ -172,8 +168,9 @@ class Line:
             "timeout": {"connect": self._clock.deadline(CONNECT_SECONDS), "read": None, "write": None, "pool": None}
         }
 
-    async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request) -> Reply:
-        response = await client.send(request, stream=True)
+    async def _exchange(self, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> Reply:
+        """One request over a bare transport: no client that could follow a redirect or remember a cookie."""
+        response = await transport.handle_async_request(request)
         try:
             raw = await _read_capped(response)
         finally:
@@ -313,7 +310,7 @@ async def brink_hook_works() -> bool:
         request = httpx.Request("POST", f"http://127.0.0.1:{port}/", extensions={"trace": _Passed(brink).trace})
         with anyio.move_on_after(5):
             transport = sockets.fresh_transport(allow_private=True)
-            async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
-                await client.send(request)
+            async with transport:
+                await (await transport.handle_async_request(request)).aclose()
         group.cancel_scope.cancel()
     return order == ["brink", "arrived"]

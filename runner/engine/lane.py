@@ -44,6 +44,7 @@ class Lane:
     _asking: set[asyncio.Task[None]] = field(default_factory=set)
     _loading: set[asyncio.Task[None]] = field(default_factory=set)
     _hosting: set[int] = field(default_factory=set)
+    _broke: set[int] = field(default_factory=set)
     trouble: list[BaseException] = field(default_factory=list)
 
     async def run(self) -> None:
@@ -68,10 +69,13 @@ class Lane:
         """Whether a request of this lane is under way."""
         return bool(self._paying or self._loading)
 
-    async def stop(self, patience: float) -> None:
-        """No new claims; paid requests on the wire are awaited for `patience` wall seconds, the rest is cut short."""
+    def stop(self) -> None:
+        """No new claims, and nothing new to pay for: `run` returns at its next step."""
         self.stopping = True
         self.news.set()
+
+    async def finish(self, patience: float) -> None:
+        """After `run` has ended: paid requests on the wire are awaited for `patience` wall seconds, the rest is cut."""
         if self._paying:
             await asyncio.wait(self._paying, timeout=patience)
         rest = self._paying | self._asking | self._loading
@@ -90,9 +94,19 @@ class Lane:
         )  # fmt: skip
         taken = await desk.store.write(claim, desk.now(), wants)
         desk.paused = taken.paused
-        self.beyond_budget = taken.beyond_budget and not taken.submissions
         self.rounds += 1
+        self._note_budget(intents, taken)
         return taken
+
+    def _note_budget(self, intents: Sequence[Intent], taken: Round) -> None:
+        """Batches whose next job has to wait for money are left out until something has ended, so that they do not
+        stand before those that can pay."""
+        sent = {claim.job_id for claim in taken.submissions}
+        broke = {intent.batch_id for intent in intents if taken.beyond_budget and intent.job_id not in sent}
+        if broke - self._broke:
+            self._broke |= broke
+            self.news.set()
+        self.beyond_budget = bool(self._broke) and not sent
 
     def _hands(self) -> int:
         return max(0, REQUESTS - len(self._paying) - len(self._asking))
@@ -110,9 +124,13 @@ class Lane:
             return []
         room = await desk.store.read(submission_room, desk.account, desk.now())
         most = min(room.free if desk.provider.keyed else min(1, room.free), self._hands())
-        if most <= 0 or not await self._credits_are_back(room.paused_kind, room.paused):
+        if most <= 0 or room.paused:
             return []
-        waiting = await desk.store.read(peek, desk.now(), desk.account, most, self.batch_ids, room.stopped_models)
+        waiting = await desk.store.read(
+            peek, desk.now(), desk.account, most, self.batch_ids, room.stopped_models, self._broke
+        )
+        if not waiting or not await self._credits_are_back(room.paused_kind):
+            return []
         return [intent for work in waiting if (intent := await self._ready(work)) is not None]
 
     async def _ready(self, work: Work) -> Intent | None:
@@ -120,7 +138,10 @@ class Lane:
         while)."""
         if work.id in self._hosting:
             return None
-        intent = await submitting.prepare(self.desk, work)
+        try:
+            intent = await submitting.prepare(self.desk, work)
+        except Fenced:
+            return None  # somebody else was faster
         if isinstance(intent, submitting.Unhosted):
             self._hosting.add(work.id)
             self._spawn(self._asking, self._host(work), "host")
@@ -133,11 +154,9 @@ class Lane:
         finally:
             self._hosting.discard(work.id)
 
-    async def _credits_are_back(self, kind: str | None, paused: bool) -> bool:
+    async def _credits_are_back(self, kind: str | None) -> bool:
         """After a pause for want of credits the balance is asked where there is one, before an order is tried again."""
         desk = self.desk
-        if paused:
-            return False
         if kind != "insufficient_credits" or desk.provider.balance is None:
             return True
         ask_balance = desk.provider.balance
@@ -157,6 +176,8 @@ class Lane:
         claims = [*taken.submissions, *taken.resends, *taken.polls, *taken.settles, *taken.downloads]
         listed, looked = taken.listing, taken.looks
         works = await self.desk.store.read(load, [c.job_id for c in (*claims, *listed, *looked)])
+        if self._told_to_stop():
+            return  # nothing is paid for after the first signal
         self._set_pace(works)
         for c in (*taken.submissions, *taken.resends):
             self._spawn(self._paying, submitting.submit(self.desk, works[c.job_id], c))
@@ -193,6 +214,7 @@ class Lane:
         except Exception as error:
             self.trouble.append(error)
         finally:
+            self._broke.clear()
             self.news.set()
 
     async def _sleep(self, wake_at: datetime | None) -> None:

@@ -64,14 +64,14 @@ class Engine:
         return moving(self.tallies, self._hindrances()) > 0 or any(lane.busy for lane in self.lanes)
 
     async def _still_nothing(self, works: Sequence[asyncio.Task[None]]) -> bool:
-        """Nothing moves, by the last count: but a lane may not have looked since. Each claims once more, then all is
-        counted again, so that a run does not end in the gap between two steps."""
-        before = [lane.rounds for lane in self.lanes]
-        for lane in self.lanes:
-            lane.news.set()
-        while any(lane.rounds == seen for lane, seen in zip(self.lanes, before, strict=True)):
+        """Nothing moves, by the last count: but a lane may not have looked since. Each claims once more, whole, then all
+        is counted again, so that a run does not end in the gap between two steps."""
+        enough = [lane.rounds + 2 for lane in self.lanes]  # the first of them may have begun before the count
+        while any(lane.rounds < rounds for lane, rounds in zip(self.lanes, enough, strict=True)):
             if self.stop.is_set() or any(task.done() for task in works):
                 return False
+            for lane in self.lanes:
+                lane.news.set()
             await asyncio.sleep(0.02)
         await self._count()
         return not self._moving()
@@ -85,7 +85,7 @@ class Engine:
     def _hindrances(self) -> Hindrances:
         now = self.store.clock.now()
         return Hindrances(
-            lacking=self.lacking,
+            lacking=self.lacking | ({t.account for t in self.tallies} - {lane.desk.account for lane in self.lanes}),
             stopped={row.name for row in self.accounts if row.stopped},
             paused={row.name for row in self.accounts if row.probes},
             beyond_budget={lane.desk.account for lane in self.lanes if lane.beyond_budget},
@@ -94,16 +94,26 @@ class Engine:
         )
 
     async def _halt(self, works: list[asyncio.Task[None]]) -> None:
-        """Stops all lanes at once, then gives back what they held: the next run need not wait for our silence."""
-        await asyncio.gather(*(lane.stop(PATIENCE) for lane in self.lanes))
-        for task in works:
-            task.cancel()
-        await asyncio.wait(works) if works else None
+        """Stops all lanes before any of them is waited for, then gives back what they held: the next run need not wait
+        for our silence."""
+        for lane in self.lanes:
+            lane.stop()
+        await _ended(works)
+        await asyncio.gather(*(lane.finish(PATIENCE) for lane in self.lanes))
         try:
             await self.store.write(give_back, self.store.clock.now(), [self.store.worker])
             await self._count()
         except LocalError:
             return  # the queue cannot be written: the next run rescues what we held
+
+
+async def _ended(works: list[asyncio.Task[None]]) -> None:
+    """Lanes end at their next step; one that stands in a long question is cut short."""
+    if works:
+        await asyncio.wait(works, timeout=1.0)
+        for task in works:
+            task.cancel()
+        await asyncio.wait(works)
 
 
 def _tally(row: Standings) -> Tally:

@@ -40,6 +40,9 @@ class Declined:
 def retry(work: Work, outputs: Sequence[OutputRow], now: datetime) -> Change | Declined:
     """failed → queued, as a new order; held because of its files → fetched again, from where a URL is still known."""
     match work.standing.state:
+        case State.FAILED if work.standing.unsettled and work.standing.settle_at is not None:
+            hint = "`runner run` asks for it; try again later"
+            return Declined("its task is still charged, and a refund may be on its way", hint, later=True)
         case State.FAILED:
             return _change(work, Event.RETRIED, _anew(work.standing, now), now, **_unsettled(work))
         case State.HELD if lacks_only_files(work):

@@ -78,10 +78,10 @@ async def poll_list(desk: Desk, pairs: Sequence[tuple[Work, Claim]], pages: Sequ
             if answer is None:
                 late.append((work, claim))
             else:
-                group.start_soon(_unless_fenced, _record(desk, work, claim, answer))
+                group.start_soon(unless_fenced, _record(desk, work, claim, answer))
     late.sort(key=lambda pair: desk.asked_alone.get(pair[0].id, pair[0].created_at))
     for work, claim in late:
-        await _unless_fenced(_ask_alone(desk, work, claim))
+        await unless_fenced(_ask_alone(desk, work, claim))
 
 
 def _told(desk: Desk, work: Work, listed: dict[str, Listed] | Refusal) -> Report | Refusal | None:
@@ -96,15 +96,18 @@ def _told(desk: Desk, work: Work, listed: dict[str, Listed] | Refusal) -> Report
 async def _walk(desk: Desk, pages: Sequence[int | None]) -> dict[str, Listed] | Refusal:
     """The tasks on the first pages of the list, by id; a refusal if not even the first page came."""
     found: dict[str, Listed] = {}
-    for number, request in enumerate(pages, start=1):
-        answer = await page(desk, number)
-        await desk.answered(request)
-        if isinstance(answer, Refusal):
-            return found or answer
-        found.update({item.task_id: item for item in answer.items})
-        if not answer.more:
-            break
-    return found
+    try:
+        for number, _ in enumerate(pages, start=1):
+            answer = await page(desk, number)
+            if isinstance(answer, Refusal):
+                return found or answer
+            found.update({item.task_id: item for item in answer.items})
+            if not answer.more:
+                break
+        return found
+    finally:  # the pages that were not needed too: a request without an end would count in its window for ever
+        for request in pages:
+            await desk.answered(request)
 
 
 async def page(desk: Desk, number: int) -> Page | Refusal:
@@ -136,7 +139,7 @@ async def _ask_alone(desk: Desk, work: Work, claim: Claim) -> None:
         await desk.record(Change(Event.POLLED, work.id, work.standing.state, claim.lease, now, standing))
 
 
-async def _unless_fenced(step: Awaitable[None]) -> None:
+async def unless_fenced(step: Awaitable[None]) -> None:
     """One job that has moved on must not keep the others of the list from being recorded."""
     with suppress(Fenced):
         await step

@@ -14,7 +14,7 @@ from runner.errors import Taken
 from runner.exchange import Listed, Refusal
 from runner.jobs import Change, Event, Standing, State
 from runner.lifecycle.desk import Desk
-from runner.lifecycle.following import page
+from runner.lifecycle.following import page, unless_fenced
 from runner.store.claims import Claim
 from runner.store.work import Work, foreign_tasks, owned_task_ids, unknowns
 from runner.verdicts.looking import TOLERANCE, Question, identify
@@ -24,25 +24,39 @@ PAGES = 40  # 2,000 tasks: whoever makes more within one open question's time is
 
 
 async def look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
-    """One walk over the history, newest first, for all open questions of the account."""
-    questions = [_question(desk, work) for work, _ in pairs]
-    tasks = await _history_since(desk, min(q.since for q in questions), pairs[0][1].request)
+    """One walk over the history, newest first, for all open questions of the account that today's key sent."""
+    foreign = [pair for pair in pairs if _is_foreign(desk, pair[0])]
+    for work, claim in foreign:
+        await unless_fenced(desk.record(_hold_foreign(desk, work, claim.lease)))
+    pairs = [pair for pair in pairs if pair not in foreign]
+    if pairs:
+        await _look(desk, pairs)
+
+
+async def _look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
+    tasks = await _history_since(desk, min(_brink(work) for work, _ in pairs), pairs[0][1].request)
     if isinstance(tasks, Refusal):
         for work, claim in pairs:
-            await desk.record(_put_off(desk, work, claim, tasks))
+            await unless_fenced(desk.record(_put_off(desk, work, claim, tasks)))
         return
     owned = await desk.store.read(owned_task_ids, desk.account, [task.task_id for task in tasks])
     free = [task for task in tasks if task.task_id not in owned]
+    questions = [_question(desk, work) for work, _ in pairs]
     found = identify(questions, free, _same_model(desk), _tolerance(desk))
     for work, claim in pairs:
-        await _conclude(desk, work, claim, found.get(work.id))
+        await unless_fenced(_conclude(desk, work, claim, found.get(work.id)))
 
 
 def _question(desk: Desk, work: Work) -> Question:
-    attempt = work.attempt
-    assert attempt is not None
-    assert attempt.brink_at is not None, "an open question has passed its brink"
-    return Question(work.id, attempt.body, attempt.brink_at + timedelta(seconds=desk.line.skew))
+    """When it was sent, by the provider's clock: asked only after an answer has told how that differs from ours."""
+    assert work.attempt is not None
+    return Question(work.id, work.attempt.body, _brink(work) + timedelta(seconds=desk.line.skew))
+
+
+def _brink(work: Work) -> datetime:
+    assert work.attempt is not None
+    assert work.attempt.brink_at is not None, "an open question has passed its brink"
+    return work.attempt.brink_at
 
 
 def _tolerance(desk: Desk) -> timedelta:
@@ -73,7 +87,8 @@ async def _history_since(desk: Desk, since: datetime, request: int | None) -> li
             return answer
         seen.update({item.task_id: item for item in answer.items})
         oldest = min((i.created_at for i in answer.items if i.created_at is not None), default=None)
-        if not answer.more or not answer.items or (oldest is not None and oldest < since - _tolerance(desk)):
+        theirs = since + timedelta(seconds=desk.line.skew) - _tolerance(desk)
+        if not answer.more or not answer.items or (oldest is not None and oldest < theirs):
             break
     return list(seen.values())
 
@@ -127,9 +142,17 @@ async def hold_foreign(desk: Desk) -> None:
     """Open questions of another key: today's key may belong to another account, so neither resend nor look proves
     anything. They are held for a person; nothing else is submitted until a running task has answered to this key."""
     for work in await desk.store.read(unknowns, desk.account):
-        if work.attempt is not None and work.attempt.fingerprint != desk.fingerprint and work.lease is None:
-            now = desk.now()
-            standing = replace(work.standing, state=State.HELD, due_at=now)
-            why = "the account's key has changed since it was sent"
-            await desk.record(Change(Event.NOT_FOUND, work.id, State.UNKNOWN, None, now, standing, data={"why": why}))
+        if _is_foreign(desk, work) and work.lease is None:
+            await unless_fenced(desk.record(_hold_foreign(desk, work, None)))
     desk.trusted = not await desk.store.read(foreign_tasks, desk.account, desk.fingerprint)
+
+
+def _is_foreign(desk: Desk, work: Work) -> bool:
+    return work.attempt is not None and work.attempt.fingerprint != desk.fingerprint
+
+
+def _hold_foreign(desk: Desk, work: Work, lease: int | None) -> Change:
+    now = desk.now()
+    standing = replace(work.standing, state=State.HELD, due_at=now)
+    why = "the account's key has changed since it was sent"
+    return Change(Event.NOT_FOUND, work.id, State.UNKNOWN, lease, now, standing, data={"why": why})

@@ -7,10 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import anyio
-
 from runner import references
-from runner.errors import ErrorKind, InputError, NoAnswer, NotSent, Taken
+from runner.errors import ErrorKind, InputError, LocalError, NoAnswer, NotSent, Taken
 from runner.exchange import Accepted, Action, Refusal
 from runner.expand.keys import Pinned, parse_spec
 from runner.jobs import Change, Event, Failure, State
@@ -33,8 +31,10 @@ from runner.verdicts.submission import (
     beyond_key_window,
     failure_of,
     idempotency_key,
-    too_late_to_resend,
+    never_resent,
 )
+
+SAVE_AGAIN = (0.0, 1.0, 2.0, 4.0)  # wall seconds between tries to store the id of a paid task
 
 
 class Unhosted:
@@ -144,14 +144,18 @@ async def _put_off(desk: Desk, work: Work, refusal: Refusal) -> None:
 async def submit(desk: Desk, work: Work, claim: Claim) -> None:
     """Pays for one claimed job, or sends the same bytes again under the same key, and records the outcome."""
     sub = _submission(desk, work, claim)
+    if sub.open and work.attempt is not None and work.attempt.fingerprint != desk.fingerprint:
+        await desk.record(*never_resent(sub, "other_key", "the account's key has changed since it was sent"))
+        return
     if beyond_key_window(sub):
-        await desk.record(*too_late_to_resend(sub))
+        why = "no definitive answer came while the provider is trusted to remember the key"
+        await desk.record(*never_resent(sub, "key_window", why))
         return
     outcome = await _pay(desk, work, claim)
     # Together, so that both share a commit: else the lane could claim the job again before the account is paused.
-    async with anyio.create_task_group() as group:
-        group.start_soon(_record_outcome, desk, replace(sub, now=desk.now()), outcome)
-        group.start_soon(_move_account, desk, work, outcome)
+    await asyncio.gather(
+        _record_outcome(desk, replace(sub, now=desk.now()), outcome), _move_account(desk, work, outcome)
+    )
 
 
 async def _record_outcome(desk: Desk, sub: Submission, outcome: Outcome) -> None:
@@ -159,6 +163,25 @@ async def _record_outcome(desk: Desk, sub: Submission, outcome: Outcome) -> None
         await desk.record(*after_submission(sub, outcome))
     except Taken:
         await _record_twin(desk, sub, outcome)
+    except LocalError as error:
+        if not isinstance(outcome, Accepted):
+            raise
+        await _save_task_id(desk, sub, outcome, error)
+
+
+async def _save_task_id(desk: Desk, sub: Submission, outcome: Accepted, error: LocalError) -> None:
+    """A task was paid for and its id cannot be stored: room is made for it, it is tried again for a while, and if
+    nothing helps a person is told the id. Raises LocalError then."""
+    await asyncio.to_thread(desk.store.drop_ballast)
+    for pause in SAVE_AGAIN:
+        try:
+            await desk.record(*after_submission(sub, outcome))
+            return
+        except LocalError:
+            await asyncio.sleep(pause)
+    said = f"{error.message}; job {sub.job_id} was accepted by {desk.account} as task {outcome.task_id}"
+    hint = f"make room, then: runner resolve {sub.job_id} --adopt {outcome.task_id}"
+    raise LocalError(said, hint) from None
 
 
 async def _pay(desk: Desk, work: Work, claim: Claim) -> Outcome:
@@ -183,7 +206,7 @@ def _submission(desk: Desk, work: Work, claim: Claim) -> Submission:
     model = desk.provider.model(work.model)
     return Submission(
         work.id, claim.lease, work.standing, attempt.id, attempt.bill, attempt.outcome, attempt.brink_at,
-        desk.provider.keyed, findable=desk.provider.history is not None and model is not None and model.listed,
+        attempt.answered_at, desk.provider.keyed, findable=desk.provider.history is not None and model is not None and model.listed,
         key_window=timedelta(seconds=desk.provider.key_window), poll_interval=desk.poll_interval,
         request=claim.request, now=desk.now(), spread=desk.random(),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 
-from sqlalchemy import Connection, Executable, func, update
+from sqlalchemy import Connection, Executable, func, select, update
 
 from runner.jobs import State
 from runner.store.changes import attempts, jobs
@@ -35,11 +35,19 @@ def mark_brinks(connection: Connection, brinks: Sequence[Brink]) -> list[bool]:
 
 @cache
 def _statement(dialect: str) -> Executable:
+    """The job's row is locked before its attempt is touched. Without that PostgreSQL would judge the lease by an older
+    snapshot: a rescue under way could put the job back while its bytes leave."""
     v = rowset(dialect, {"job": INTEGER, "attempt": INTEGER, "lease": INTEGER, "at": INTEGER})
+    held = (
+        select(v.c.attempt, v.c["at"])
+        .select_from(v.join(jobs, jobs.c.id == v.c.job))
+        .where(jobs.c.lease == v.c.lease, jobs.c.state == State.SUBMITTING.value, jobs.c.attempt_id == v.c.attempt)
+        .with_for_update(of=jobs)
+        .cte("held")
+    )
     return (
         update(attempts)
-        .values(brink_at=func.coalesce(attempts.c.brink_at, v.c["at"], type_=INTEGER))
-        .where(attempts.c.id == v.c.attempt, jobs.c.id == v.c.job, jobs.c.lease == v.c.lease,
-               jobs.c.state == State.SUBMITTING.value, jobs.c.attempt_id == attempts.c.id)
+        .values(brink_at=func.coalesce(attempts.c.brink_at, held.c["at"], type_=INTEGER))
+        .where(attempts.c.id == held.c.attempt)
         .returning(attempts.c.id)
-    )  # fmt: skip
+    )

@@ -210,6 +210,19 @@ def save_accounts(connection: Connection, settings: Sequence[AccountSettings]) -
         connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=row))
 
 
+def tighten_budgets(
+    connection: Connection, names: Iterable[str], caps: Mapping[str, Decimal], each: Decimal | None
+) -> None:
+    """Lowers the budgets of all batches to the caps of this run, per account: the tighter one holds."""
+    for row in connection.execute(select(batches.c.id, batches.c.budget)).all():
+        budget = {name: Decimal(credits) for name, credits in json.loads(row.budget).items()}
+        for name in names:
+            given = [cap for cap in (budget.get(name), caps.get(name), each) if cap is not None]
+            if given:
+                budget[name] = min(given)
+        set_budget(connection, row.id, budget)
+
+
 def set_budget(connection: Connection, batch_id: int, budget: Mapping[str, Decimal]) -> None:
     """The limit of a batch's net spend per account, as the person at the command line set it for this run."""
     text_budget = json.dumps({name: str(credits) for name, credits in budget.items()})

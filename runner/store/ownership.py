@@ -25,7 +25,7 @@ from runner.ledger import release
 from runner.store.changes import apply, jobs, requests
 from runner.store.claims import IS_MOVING
 from runner.store.tables import Worker
-from runner.store.work import Work, as_work, everything
+from runner.store.work import Work, load
 
 workers = Worker.__table__  # type: ignore[attr-defined]
 SILENCE = timedelta(seconds=60)  # of the wall, like the heartbeat
@@ -98,8 +98,9 @@ def rescue(connection: Connection, now: datetime, dead: Sequence[int]) -> int:
     """
     if not dead:
         return 0
-    held = everything().where(text("jobs.lease IS NOT NULL"), jobs.c.owner.in_(dead)).with_for_update(of=jobs)
-    found = [as_work(row) for row in connection.execute(held)]
+    held = select(jobs.c.id).where(text("jobs.lease IS NOT NULL"), jobs.c.owner.in_(dead)).with_for_update()
+    # Locked first and read afterwards: whoever still marked a brink while we waited for the lock has marked it by now.
+    found = list(load(connection, connection.execute(held).scalars().all()).values())
     submitting = [w for w in found if w.standing.state is State.SUBMITTING]
     apply(connection, [interrupted(work, now) for work in submitting])
     others = [w.id for w in found if w.standing.state is not State.SUBMITTING]

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from runner.errors import LocalError, Taken
+from runner.errors import InternalError, LocalError, Taken
 from runner.store.claims import lock_accounts
 from runner.store.transactions import Transactions
 
 T = TypeVar("T")
 P = TypeVar("P")
+UNIQUE = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505"})
 CROWD = 512  # the most items that share one commit: bounds how long one of them waits
 
 
@@ -74,16 +75,17 @@ class Pen:
     async def _commit(self, items: list[_Item]) -> None:
         try:
             results = await self._transactions.run(_apply, items)
+        except OperationalError as trouble:  # locked, full, gone: nobody's fault, and no better one by one
+            results = [trouble] * len(items)
         except Exception as trouble:
-            await self._alone(items, trouble)
-        else:
-            for item, result in zip(items, results, strict=True):
-                _answer(item, result)
+            if len(items) > 1:
+                return await self._alone(items)
+            results = [trouble]
+        for item, result in zip(items, results, strict=True):
+            _answer(item, result)
+        return None
 
-    async def _alone(self, items: list[_Item], trouble: Exception) -> None:
-        if len(items) == 1:
-            _answer(items[0], trouble)
-            return
+    async def _alone(self, items: list[_Item]) -> None:
         for item in items:
             await self._commit([item])
 
@@ -117,10 +119,16 @@ def _answer(item: _Item, result: Any) -> None:
 def _translated(error: Exception) -> Exception:
     """A database error in our words: without its parameters, which hold prompts and URLs."""
     if isinstance(error, IntegrityError):
-        return Taken(str(error.orig))
+        return Taken(str(error.orig)) if _unique(error) else InternalError(f"a row that cannot be: {error.orig}")
     if isinstance(error, DBAPIError):
         return LocalError(f"the queue cannot be written: {reason(error)}")
     return error
+
+
+def _unique(error: IntegrityError) -> bool:
+    """Whether what must be unique is there already, and not one of the schema's other rules broken: a bug of ours."""
+    names = (getattr(error.orig, "sqlite_errorname", None), getattr(error.orig, "sqlstate", None))
+    return not UNIQUE.isdisjoint(names)
 
 
 def reason(error: DBAPIError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from runner.errors import LocalError
@@ -34,3 +35,29 @@ def file_system(folder: Path) -> str | None:
         if (target == mount or mount in target.parents) and len(mount.parts) >= best:
             best, kind = len(mount.parts), tail.split()[0]
     return kind
+
+
+BALLAST = 1 << 20  # bytes
+
+
+def keep_ballast(queue: Path) -> None:
+    """Keeps a little disk space beside the queue, to be given back when the disk is full and a task id must be stored.
+
+    Raises LocalError where not even that is left: then nothing should be paid for.
+    """
+    try:
+        with os.fdopen(os.open(_ballast(queue), os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            if os.fstat(file.fileno()).st_size < BALLAST:
+                file.write(os.urandom(BALLAST))  # nothing that a file system could store in less
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise LocalError(f"there is no room left beside {queue}: {error.strerror}", "make room on this disk") from None
+
+
+def drop_ballast(queue: Path) -> None:
+    _ballast(queue).unlink(missing_ok=True)
+
+
+def _ballast(queue: Path) -> Path:
+    return queue.with_name(queue.name + ".ballast")

@@ -159,14 +159,26 @@ def find_job(connection: Connection, name: str) -> list[Work]:
     return [as_work(row) for row in connection.execute(everything().where(begins).order_by(jobs.c.id).limit(10))]
 
 
-def known_states(connection: Connection, batch: str, keys: Sequence[str]) -> dict[str, State]:
-    """The states of those of the keys that the batch holds."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How the queue holds a job; `unpaid`: it was never submitted, and would be if its manifest asked for it now."""
+
+    state: State
+    unpaid: bool
+
+
+def known_states(connection: Connection, batch: str, keys: Sequence[str]) -> dict[str, Known]:
+    """Those of the keys that the batch holds."""
     statement = (
-        select(jobs.c.key, jobs.c.state)
+        select(jobs.c.key, jobs.c.state, jobs.c.attempts)
         .join(batches, batches.c.id == jobs.c.batch_id)
         .where(batches.c.name == batch, jobs.c.key.in_(keys))
     )
-    return {row.key: State(row.state) for row in connection.execute(statement)}
+    never = {State.WAITING, State.QUEUED, State.CANCELLED}
+    return {
+        row.key: Known(State(row.state), row.state in never and (row.attempts == 0 or row.state != State.CANCELLED))
+        for row in connection.execute(statement)
+    }
 
 
 def history(connection: Connection, job_id: int) -> list[EventLine]:

@@ -51,6 +51,7 @@ async def ensure(writing: Transactions, reading: AsyncEngine, url: URL, clock: C
         if not own:
             _must_be_todays(found, url)
         elif found is None:
+            await reading.dispose()  # whoever looked at an empty file has yet to learn how it is kept
             await writing.run(_create_once, url, clock)
         elif found != HEAD:
             await _migrate(writing, url, found)
@@ -85,7 +86,9 @@ def _version(connection: Connection, url: URL) -> str | None:
     """The schema's version, None for an empty database. Raises LocalError for a database that is not ours."""
     tables = set(inspect(connection).get_table_names())
     if {VERSIONS.name, "jobs", "meta"} <= tables:
-        return str(connection.execute(select(VERSIONS.c.version_num)).scalar_one())
+        version = connection.execute(select(VERSIONS.c.version_num)).scalars().all()
+        if len(version) == 1:
+            return str(version[0])
     if tables:
         raise _not_ours(url)
     return None

@@ -67,6 +67,11 @@ class Store:
         except DBAPIError as error:
             raise LocalError(f"the queue cannot be read: {reason(error)}") from None
 
+    def drop_ballast(self) -> None:
+        """Gives back the disk space kept for the id of a task that was just paid for."""
+        if self.sqlite:
+            place.drop_ballast(engines.database_path(self.url))
+
     @property
     def pen(self) -> Pen:
         if self._pen is None:
@@ -111,6 +116,8 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     try:
         await schema.ensure(writing, reading, url, clock, own=own)
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
+            if lock is not None:
+                place.keep_ballast(engines.database_path(url))
             yield store
     finally:
         try:

@@ -34,6 +34,7 @@ class Try:
     bill: Bill
     intent_at: datetime
     brink_at: datetime | None
+    answered_at: datetime | None
     outcome: str | None
     code: str | None
     message: str | None
@@ -78,12 +79,14 @@ def load(connection: Connection, ids: Sequence[int]) -> dict[int, Work]:
 
 def peek(
     connection: Connection, now: datetime, account: str, most: int, batch_ids: Sequence[int] | None,
-    without_models: Collection[str] = (),
+    without_models: Collection[str] = (), without_batches: Collection[int] = (),
 ) -> list[Work]:  # fmt: skip
     """The next queued jobs of an account, in the order in which they will be submitted; nothing is claimed."""
     chosen = everything().where(QUEUED, jobs.c.account == account, jobs.c.due_at <= now, jobs.c.lease.is_(None))
     if without_models:
         chosen = chosen.where(jobs.c.model.not_in(without_models))
+    if without_batches:
+        chosen = chosen.where(jobs.c.batch_id.not_in(without_batches))
     if batch_ids is not None:
         chosen = chosen.where(jobs.c.batch_id.in_(batch_ids))
     ordered = chosen.order_by(jobs.c.priority.desc(), jobs.c.id).limit(most)
@@ -163,5 +166,5 @@ def _try(row: Row[Any]) -> Try | None:
         id=row.try_id, generation=row.try_generation, idempotency_key=row.try_idempotency_key,
         fingerprint=row.try_fingerprint, path=row.try_path, body=row.try_body, priced=row.try_priced,
         bill=Bill(row.try_reserved, row.try_charged, row.try_refunded), intent_at=row.try_intent_at,
-        brink_at=row.try_brink_at, outcome=row.try_outcome, code=row.try_code, message=row.try_message,
+        brink_at=row.try_brink_at, answered_at=row.try_answered_at, outcome=row.try_outcome, code=row.try_code, message=row.try_message,
     )  # fmt: skip

@@ -196,7 +196,8 @@ def _settle_free(poll: Poll, report: Report) -> tuple[Entry, ...]:
 
 
 def _free(poll: Poll, report: Report) -> bool:
-    """Whether the provider *says* that nothing remains charged. Silence is not "free": ordering again could cost twice."""
+    """Whether the provider *says* that nothing remains charged. Silence is not "free": ordering again could cost
+    twice."""
     if report.used is None and report.refunded is None:
         return False
     after = poll.bill.after(_settle_free(poll, report))

@@ -34,7 +34,7 @@ class Submission:
     """One paid request and what is known around it.
 
     `asked_before` is the outcome of an earlier request of the
-    same attempt (None: this is the first). `keyed`: the provider honours idempotency keys; `findable`: it has a history
+    same attempt (None: this is the first), and `answered_at` when that was. `keyed`: the provider honours idempotency keys; `findable`: it has a history
     in which this kind of task can be looked up.
     """
 
@@ -45,6 +45,7 @@ class Submission:
     bill: Bill
     asked_before: str | None
     brink_at: datetime | None
+    answered_at: datetime | None
     keyed: bool
     findable: bool
     key_window: timedelta
@@ -96,22 +97,24 @@ def after_submission(sub: Submission, outcome: Outcome) -> tuple[Change, ...]:
 
 
 def beyond_key_window(sub: Submission) -> bool:
-    """Whether the provider may have forgotten the key of an open question: then it is never sent again."""
+    """Whether the provider may have forgotten the key of an open question: then it is never sent again.
+
+    A 409 proves that the key was alive when it was said, and no longer than the window after that. A question from the
+    future (a clock was set back) has no known age.
+    """
     if not sub.open or sub.brink_at is None:
         return False
-    window = max(sub.key_window, CONFLICT_WINDOW) if sub.asked_before == "conflict" else sub.key_window
-    return sub.now - sub.brink_at > window
+    last = sub.brink_at + sub.key_window
+    if sub.asked_before == "conflict" and sub.answered_at is not None:
+        last = max(last, min(sub.brink_at + CONFLICT_WINDOW, sub.answered_at + sub.key_window))
+    return sub.now < sub.brink_at or sub.now > last
 
 
-def too_late_to_resend(sub: Submission) -> tuple[Change, ...]:
-    """submitting → unknown → held: the key window has passed without a definitive answer."""
-    why = "no definitive answer came while the provider is trusted to remember the key"
-    failure = Failure(ErrorKind.UNKNOWN_SUBMISSION, "key_window", why)
+def never_resent(sub: Submission, code: str, why: str) -> tuple[Change, ...]:
+    """submitting → unknown → held, without a request: this open question must not be sent again (any more)."""
+    failure = Failure(ErrorKind.UNKNOWN_SUBMISSION, code, why)
     unknown = _standing(sub, State.UNKNOWN, sub.now, failure=failure)
-    return (
-        _change(sub, Event.ANSWER_LOST, unknown, None, why=why),
-        _hold(sub, unknown, why),
-    )
+    return _change(sub, Event.ANSWER_LOST, unknown, None, why=why), _hold(sub, unknown, why)
 
 
 def _accepted(sub: Submission, outcome: Accepted) -> Change:

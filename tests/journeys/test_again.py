@@ -1,4 +1,4 @@
-"""The same command again: nothing is ordered, nothing is paid, nothing is touched; and what is gone comes back unpaid."""
+"""The same command again: nothing is ordered, nothing is paid, nothing is touched; what is gone comes back unpaid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A manifest with an error in it: one clear answer and exit 2; the queue is the same to the byte, and no socket is opened."""
+"""A manifest with an error: one clear answer and exit 2; the queue is the same to the byte, no socket is opened."""
 
 from __future__ import annotations
 

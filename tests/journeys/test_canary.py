@@ -31,9 +31,7 @@ FAULTS = (
 def caged(tmp_path: Path) -> Iterator[Trial]:
     """Providers who know our keys and misbehave, and a runner that says all it can."""
     flags = ("-vv", "--log-file", str(tmp_path / "all.log"))
-    with trial(
-        tmp_path, PROVIDERS, seed="canary", speed=60, render=30, faults=FAULTS, keys=KEYS, flags=flags
-    ) as here:
+    with trial(tmp_path, PROVIDERS, seed="canary", speed=60, render=30, faults=FAULTS, keys=KEYS, flags=flags) as here:
         here.orders.grow({"hh-video": 3, "hh-upload": 1, "hh-moderated": 1, "sd-video": 4, "sd-batch": 1})
         yield here
 

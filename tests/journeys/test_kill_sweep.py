@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from torture.manifests import PROVIDERS
@@ -29,7 +28,8 @@ def _case(name: str) -> Case:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", points())
-def test_killed_there_again_and_again_nothing_is_lost_or_paid_twice(name: str, swept: dict[str, Future[Result]]) -> None:
+def test_killed_there_again_and_again(name: str, swept: dict[str, Future[Result]]) -> None:
+    """Nothing is lost and nothing paid twice."""
     result = swept[name].result()
     assert result.clean, result.story()
     assert result.died >= 3, "it was hardly ever reached"
@@ -39,6 +39,6 @@ def test_killed_there_again_and_again_nothing_is_lost_or_paid_twice(name: str, s
 
 @pytest.mark.parametrize("name", sorted(set(points()) - {"after-brink", "after-commit"}))
 def test_only_a_request_that_may_have_left_needs_a_person(name: str, swept: dict[str, Future[Result]]) -> None:
-    """Killed between the commit of a brink and its first byte, nobody but a person may say that nothing was paid; killed
-    anywhere else, the queue and the provider know enough."""
+    """Killed between the commit of a brink and its first byte, nobody but a person may say that nothing was paid;
+    killed anywhere else, the queue and the provider know enough."""
     assert [job for job in swept[name].result().evidence.jobs if job.state == "held"] == []

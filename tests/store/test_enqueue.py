@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import pytest
 
-from runner.errors import LocalError, Taken
+from runner.errors import InternalError, Taken
 from runner.jobs import Event, State
 from runner.store import Store, accounts, open_store
 from runner.store.changes import events, jobs, totals
@@ -263,7 +263,7 @@ async def test_two_runs_that_start_at_once_save_an_account_once(db: str, clock: 
 
 
 async def test_a_limit_below_one_is_no_limit_of_an_account(store: Store) -> None:
-    with pytest.raises((Taken, LocalError)):
+    with pytest.raises(InternalError, match="concurrency_positive"):
         await store.write(save_accounts, [settings(concurrency=0)])
 
 

@@ -22,6 +22,7 @@ from runner.errors import Fenced, Taken
 from runner.exchange import Accepted
 from runner.jobs import Change, Event, State
 from runner.store import Store, accounts, ownership
+from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply, attempts, jobs, ledger
 from runner.store.claims import claim
 from runner.verdicts.submission import Unanswered, after_submission
@@ -160,16 +161,15 @@ async def test_rescue_before_accept(race: Race) -> None:
 
 
 async def test_brink_before_rescue(race: Race) -> None:
+    """The bytes are about to leave, so it must not be taken for unsent: it would be submitted a second time."""
     await fill(race.one, 1)
     [claimed] = await take_submissions(race.one)
     attempt = (await work_of(race.one, claimed.job_id)).attempt
     assert attempt is not None
-
-    def brink(connection: Connection) -> None:
-        connection.execute(attempts.update().where(attempts.c.id == attempt.id).values(brink_at=T0))
-
+    brink = Brink(claimed.job_id, attempt.id, claimed.lease, T0)
     rescue = race.other.write(rescuing(race.one.worker, race.clock.now()))
-    await race.both(brink, race.one, rescue)
+    marked, rescued = await race.both(lambda connection: mark_brinks(connection, [brink]), race.one, rescue)
+    assert (marked, rescued) == ([True], 1)
     assert await state_of(race.one, claimed.job_id) is State.UNKNOWN
 
 
@@ -190,15 +190,8 @@ async def test_rescue_before_brink(race: Race) -> None:
 
 async def cancel_of(store: Store, job: int) -> Change:
     work = await work_of(store, job)
-    return replace(
-        step(
-            Event.CANCELLED,
-            replace(work, standing=replace(work.standing, state=State.QUEUED)),
-            State.CANCELLED,
-            None,
-            T0,
-        )
-    )
+    believed = replace(work, standing=replace(work.standing, state=State.QUEUED))
+    return step(Event.CANCELLED, believed, State.CANCELLED, None, T0)
 
 
 async def test_finish_before_cancel(race: Race) -> None:

@@ -17,7 +17,7 @@ from runner.store import Store, open_store
 from runner.store.changes import attempts, events, jobs, ledger, outputs
 from runner.store.pen import CROWD
 from runner.store.work import outputs_of, peek
-from runner.verdicts.submission import Unanswered, after_submission, too_late_to_resend
+from runner.verdicts.submission import Unanswered, after_submission, never_resent
 from store.kit import (
     ACCOUNT,
     T0,
@@ -120,7 +120,7 @@ async def test_a_step_whose_first_change_does_not_hold_stops_there(store: Store,
     await fill(store)
     [claimed] = await take_submissions(store)
     await mark_brink(store, claimed)
-    late = too_late_to_resend(await submission(store, claimed))
+    late = never_resent(await submission(store, claimed), "key_window", "too late")
     await answer(store, claimed, Unanswered("silence"))
     assert await state_of(store, claimed.job_id) is State.UNKNOWN
     with pytest.raises(Fenced):

@@ -26,7 +26,8 @@ class Canary:
 def _forms(key: str) -> Iterator[bytes]:
     """Every form's own characters: in base64 the first and last ones depend on what stands around the key."""
     raw = key.encode()
-    yield from (raw, quote(key, safe="").encode(), quote_plus(key).encode(), json.dumps(key)[1:-1].encode(), raw.hex().encode())
+    yield from (raw, raw.hex().encode(), json.dumps(key)[1:-1].encode())
+    yield from (quote(key, safe="").encode(), quote_plus(key).encode())
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + raw + b"\0" * 3)
         inner = encoded[-(-offset * 4 // 3) + (1 if offset else 0) : (offset + len(raw)) * 4 // 3]

@@ -1,4 +1,4 @@
-"""The program under test, as a user starts it: by its command, in an environment of its own, judged by its exit code."""
+"""The program under test, as a user starts it: by its command, in an environment of its own, known by its exit code."""
 
 from __future__ import annotations
 
@@ -93,17 +93,17 @@ class Commands:
         own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
-                [PROGRAM, *arguments], cwd=self.folder, env={**own, **HOME, **self.environment, **more}, stdin=subprocess.DEVNULL,
-                stdout=stdout, stderr=stderr, start_new_session=True,
+                [PROGRAM, *arguments], cwd=self.folder, env={**own, **HOME, **self.environment, **more},
+                stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
             )  # fmt: skip
         return Running(arguments, process, out, err, time.monotonic())
 
-    def run(self, *arguments: str, timeout: float = LONGEST, **more: str) -> Ended:
-        return self.over(self.start(*arguments, **more), timeout)
+    def run(self, *arguments: str, **more: str) -> Ended:
+        return self.over(self.start(*arguments, **more))
 
-    def over(self, running: Running, timeout: float = LONGEST) -> Ended:
+    def over(self, running: Running) -> Ended:
         """Waits for its end and remembers it for the judge."""
-        ended = running.wait(timeout)
+        ended = running.wait()
         self.ended.append(ended)
         return ended
 
@@ -120,4 +120,3 @@ class Commands:
 
 def _text(path: Path) -> str:
     return path.read_text(errors="replace")
-

@@ -16,10 +16,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from runner.sandbox.renders import render
 from torture.commands import Ended
 from torture.manifests import Limits
-
-from runner.sandbox.renders import render
 
 MARK = re.compile(rb'\{"task_id": "([^"]+)", "index": (\d+)\}')
 VERSIONS = 8  # how often a result's bytes may have been changed under its address (the fault changed_etag)
@@ -128,8 +127,9 @@ def jobs(told: Sequence[Mapping[str, Any]]) -> list[Job]:
         Job(
             int(job["id"]), job["key"], job["account"], job["state"], job["task_id"], job["idempotency_key"],
             job["attempts"], job["variables"]["line"], (job["error"] or {}).get("kind"),
-            *(_credits(job["credits"][name]) for name in ("estimated", "charged", "refunded")),
-            outputs=tuple(Output(Path(o["path"]), o["bytes"], o["sha256"]) for o in job["outputs"]),
+            _credits(job["credits"]["estimated"]), _credits(job["credits"]["charged"]),
+            _credits(job["credits"]["refunded"]),
+            tuple(Output(Path(o["path"]), o["bytes"], o["sha256"]) for o in job["outputs"]),
         )
         for job in told
     ]  # fmt: skip
@@ -165,7 +165,8 @@ def seen(observed: Mapping[str, Any], accounts: Mapping[str, str]) -> dict[str, 
 
 def remarks(observed: Mapping[str, Any]) -> list[str]:
     """Leaked credentials and broken promises that the providers have noted."""
-    return [f"{kind}: {remark['name']}: {remark['detail']}" for kind in ("leaks", "violations") for remark in observed[kind]]
+    noted = [(kind, remark) for kind in ("leaks", "violations") for remark in observed[kind]]
+    return [f"{kind}: {remark['name']}: {remark['detail']}" for kind, remark in noted]
 
 
 def steps(queue: str) -> list[Step]:

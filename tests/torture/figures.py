@@ -1,4 +1,4 @@
-"""The report: what was done, and what the judge counted; one JSON and one table. Every figure is counted, none is claimed."""
+"""The report: what was done and what the judge counted, as one JSON and one table. No figure that is not counted."""
 
 from __future__ import annotations
 

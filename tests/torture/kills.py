@@ -29,7 +29,7 @@ def schedule(seed: str, mean: float) -> Iterator[Kill]:
         early = drawn.random() < 0.12
         after = drawn.uniform(0.02, START) if early else START + drawn.expovariate(1 / mean)
         polite = number is not signal.SIGKILL
-        again = drawn.uniform(0.0, 1.0) if polite and drawn.random() < 0.3 else None
+        again = drawn.uniform(0.15, 1.0) if polite and drawn.random() < 0.3 else None
         yield Kill(number, max(after, HANDLED_AFTER) if polite else after, again)
 
 

@@ -39,8 +39,8 @@ class Kind:
 
     def entry(self) -> list[str]:
         takes = [f"takes: {self.takes}"] if self.takes > 1 else []
-        head = [f"  {self.name}:", f"    provider: {self.provider}", f"    rows: {self.name}.csv", '    prompt: "${line}"']
-        return [*head, *(f"    {line}" for line in (*self.lines, *takes))]
+        own = [f"provider: {self.provider}", f"rows: {self.name}.csv", 'prompt: "${line}"']
+        return [f"  {self.name}:", *(f"    {line}" for line in (*own, *self.lines, *takes))]
 
 
 LITE, FULL = "model: doubao-seedance-1-5-pro", "model: doubao-seedance-2-0"
@@ -112,13 +112,11 @@ def shares(jobs: int, providers: Iterable[str]) -> dict[str, int]:
     """Rows by kind that make about `jobs` jobs, half of them at each provider, and at least one of each kind."""
     wanted = list(providers)
     each = jobs / len(wanted)
-    return {
-        kind.name: max(1, round(each * kind.share / kind.takes)) for kind in KINDS if kind.provider in wanted
-    }
+    return {kind.name: max(1, round(each * kind.share / kind.takes)) for kind in KINDS if kind.provider in wanted}
 
 
 def few(providers: Iterable[str]) -> dict[str, int]:
-    """Three jobs at each provider: a plain one, a moderated one, and one that needs an upload, or gives several files."""
+    """Three jobs at each provider: a plain one, a moderated one, one that needs an upload or gives several files."""
     kinds = {
         "happyhorse": ("hh-video", "hh-moderated", "hh-upload"),
         "seedance2ai": ("sd-video", "sd-moderated", "sd-batch"),

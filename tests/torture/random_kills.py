@@ -14,7 +14,7 @@ from pathlib import Path
 from torture import evidence
 from torture.commands import Ended, Running
 from torture.evidence import Evidence
-from torture.judge import GRACE, Finding, Verdict, judge
+from torture.judge import AT_ONCE, GRACE, Finding, Verdict, judge
 from torture.kills import Kill, Meddling, meddling, schedule
 from torture.manifests import shares
 from torture.trial import Trial, trial
@@ -97,9 +97,10 @@ def _kill_and_go_on(here: Trial, outcome: Outcome, say: Say) -> None:
         if plan.meddle:
             _meddle(here, next(meddle), outcome)
         _one_kill(here, kill, outcome)
-        outcome.findings += [Finding("torn", f"{path} after {sum(outcome.kills.values())} kills") for path in torn.new()]
-        if sum(outcome.kills.values()) % 20 == 0:
-            say(f"{sum(outcome.kills.values())} kills, {here.orders.jobs} jobs, {len(outcome.findings)} findings")
+        killed = sum(outcome.kills.values())
+        outcome.findings += [Finding("torn", f"{path} after {killed} kills") for path in torn.new()]
+        if killed % 20 == 0:
+            say(f"{killed} kills, {here.orders.jobs} jobs, {len(outcome.findings)} findings")
 
 
 def _one_kill(here: Trial, kill: Kill, outcome: Outcome) -> None:
@@ -129,8 +130,7 @@ def _note(ended: Ended, kill: Kill, took: float, outcome: Outcome) -> None:
     if kill.number is signal.SIGKILL:
         return
     outcome.endings.append(took)
-    least = 1.0 + (kill.again or 0.0) if kill.again is not None else GRACE
-    if took > least:
+    if took > (GRACE if kill.again is None else kill.again + AT_ONCE):
         outcome.findings.append(Finding("slow", f"{name} took {took:.1f} s: {ended.said()}"))
     if ended.code not in (128 + kill.number, 0, 1, 4):
         outcome.findings.append(Finding("code", f"{name}: {ended.said()}"))
@@ -162,9 +162,9 @@ def _again(here: Trial, outcome: Outcome, last: Ended) -> None:
     again = here.run()
     after = here.sandbox.ledger()
     if again.code != last.code:
-        outcome.findings.append(Finding("again", f"the same command again: {again.code} after {last.code}: {again.said()}"))
+        outcome.findings.append(Finding("again", f"{again.code} after {last.code}: {again.said()}"))
     if (before["charged"], before["refunded"]) != (after["charged"], after["refunded"]):
-        outcome.findings.append(Finding("again", f"the same command again cost something: {before['net']}, {after['net']}"))
+        outcome.findings.append(Finding("again", f"it cost something: {before['net']} before, {after['net']} after"))
 
 
 class Torn:
@@ -188,4 +188,3 @@ class Torn:
 def _mark(path: Path) -> tuple[Path, int, int]:
     state = path.stat()
     return path, state.st_ino, state.st_size
-

@@ -1,7 +1,7 @@
-"""Kills at every commit and side effect: a run dies at the n-th time it reaches a named fail point, and the next goes on.
+"""Kills at every commit and side effect: a run dies the n-th time it reaches a named fail point, the next goes on.
 
 Two ways. `each` gives every (name, n) a queue of its own: the n-th crash, then one whole recovery, n = 1, 2, 3, … until
-a run survives. `chain` crashes one queue again and again at the same point, each time at another n: crashes of recoveries.
+a run survives. `chain` crashes one queue again and again at the same point, at another n each time: recoveries crash.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.failpoints import NAMES
 from torture.commands import Ended
 from torture.evidence import Evidence
 from torture.judge import Finding, Verdict, judge
 from torture.manifests import few
 from torture.random_kills import Torn
 from torture.trial import Trial, trial
-
-from runner.failpoints import NAMES
 
 KILLED = 137
 UNREACHED = frozenset({"before-migration-commit"})  # only a queue of an older program gets there; its own tests do
@@ -90,7 +89,5 @@ def each(seed: str, name: str, providers: Sequence[str]) -> Iterator[Case]:
         yield Case(f"{seed}-{name}-{n}", ((name, n),), tuple(providers))
 
 
-def chain(
-    seed: str, name: str, providers: Sequence[str], ns: Sequence[int] = CHAIN, speed: float = 60.0
-) -> Case:
+def chain(seed: str, name: str, providers: Sequence[str], ns: Sequence[int] = CHAIN, speed: float = 60.0) -> Case:
     return Case(f"{seed}-{name}", tuple((name, n) for n in ns), tuple(providers), speed)

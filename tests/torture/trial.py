@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+from runner.sandbox import fingerprint
 from torture import evidence
 from torture.commands import Commands, Ended, Running
 from torture.evidence import SIZES, Evidence
 from torture.judge import open_questions
 from torture.manifests import Limits, Orders
 from torture.providers import Providers, serving
-
-from runner.sandbox import fingerprint
 
 LIMITS = {"happyhorse": Limits(4, 60), "seedance2ai": Limits(6, 240)}
 OVER = frozenset({0, 1, 4})  # exit codes of a run in which nothing can move by itself any more

@@ -1,0 +1,111 @@
+"""The torture test catches runners that are wrong: each mutant here breaks one promise, and the judge names the crime."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from torture.judge import Verdict, judge
+from torture.manifests import PROVIDERS, Limits
+from torture.trial import Trial, trial
+
+LIMITS = {"happyhorse": Limits(4, 60), "seedance2ai": Limits(6, 20)}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`patch` is Python that breaks the program as it is imported; `wish` the fail point its first run dies at."""
+
+    crime: str
+    patch: str
+    wish: str
+
+
+MUTANTS = {
+    "what was sent counts as not sent after a crash": Mutant("doubles", """
+        from dataclasses import replace
+        from runner.store import ownership
+        honest = ownership.interrupted
+        def forgetful(work, now):
+            return honest(replace(work, attempt=replace(work.attempt, brink_at=None)), now)
+        ownership.interrupted = forgetful
+    """, "request-sent:2"),
+    "a new key for every try": Mutant("doubles", """
+        import secrets
+        from runner.lifecycle import submitting
+        submitting.idempotency_key = lambda *parts: secrets.token_hex(20)
+        from dataclasses import replace
+        from runner.store import ownership
+        honest = ownership.interrupted
+        def forgetful(work, now):
+            return honest(replace(work, attempt=replace(work.attempt, brink_at=None)), now)
+        ownership.interrupted = forgetful
+    """, "answer-read:1"),
+    "an open question is given up": Mutant("lost", """
+        from types import SimpleNamespace
+        from runner.jobs import TRANSITIONS, Event, State
+        from runner.lifecycle import looking
+        looking.State = SimpleNamespace(**{state.name: state for state in State} | {"HELD": State.CANCELLED})
+        looking.identify = lambda *more: {}
+        looking.after_look = lambda *more: SimpleNamespace(again_at=None)
+        TRANSITIONS[Event.NOT_FOUND][State.UNKNOWN] = State.CANCELLED
+    """, "answer-read:1"),
+    "what a refund gave back is not booked": Mutant("ledger_difference", """
+        from runner import ledger
+        from runner.verdicts import polling
+        honest = polling.settle
+        polling.settle = lambda *more, **named: tuple(
+            entry for entry in honest(*more, **named) if entry.kind is not ledger.EntryKind.REFUNDED)
+    """, "answer-read:9"),
+    "a file is published before all of it is there": Mutant("complete", """
+        from runner import media
+        from runner.downloads import fetch, parts
+        media.flaw = lambda *more: None
+        honest = parts.Part.write
+        def greedy(part, pieces):
+            honest(part, [piece[: len(piece) // 2] for piece in pieces])
+            part.known = None
+        parts.Part.write = greedy
+    """, "after-link:1"),
+    "starts begin with an empty window": Mutant("limits", """
+        from runner.store import claims
+        claims._request_ends = lambda *more: []
+    """, "answer-read:40"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Verdict]]]:
+    folder = tmp_path_factory.mktemp("mutants")
+    with ThreadPoolExecutor(3) as hands:
+        yield {
+            name: hands.submit(_tried, folder / str(number), mutant)
+            for number, (name, mutant) in enumerate(MUTANTS.items())
+        }
+
+
+def _tried(folder: Path, mutant: Mutant) -> Verdict:
+    lines = mutant.patch.splitlines()
+    (folder / "patch").mkdir(parents=True)
+    (folder / "patch" / "sitecustomize.py").write_text("\n".join(line[8:] for line in lines))
+    with trial(folder, PROVIDERS, seed="mutant", speed=60, render=30, limits=LIMITS) as here:
+        here.orders.grow({"hh-video": 4, "hh-moderated": 1, "sd-video": 10, "sd-moderated": 1})
+        _broken(here, folder, RUNNER_FAILPOINT=mutant.wish)
+        _broken(here, folder)
+        return judge(here.evidence(None))
+
+
+def _broken(here: Trial, folder: Path, **more: str) -> None:
+    here.run(PYTHONPATH=os.pathsep.join([str(folder / "patch"), *sys.path]), **more)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_it_is_caught(name: str, verdicts: dict[str, Future[Verdict]]) -> None:
+    verdict = verdicts[name].result()
+    assert verdict.count(MUTANTS[name].crime) > 0, str(verdict)
