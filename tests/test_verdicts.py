@@ -31,7 +31,6 @@ from runner.verdicts.polling import (
     overdue,
 )
 from runner.verdicts.submission import (
-    CONFLICT_WINDOW,
     KEEP_KEY,
     LOOK_AFTER,
     Outcome,
@@ -89,6 +88,7 @@ class Journey:
     bill: Bill = field(default_factory=Bill)
     outcome: str | None = None
     brink_at: datetime | None = None
+    answered_at: datetime | None = None
     tries: list[Try] = field(default_factory=list)
     accepted: set[Any] = field(default_factory=set)
 
@@ -96,7 +96,8 @@ class Journey:
         """queued → submitting: a new attempt, paid for by a reservation."""
         standing = self.standing
         self.standing = replace(standing, state=State.SUBMITTING, attempts=standing.attempts + 1)
-        self.bill, self.outcome, self.brink_at = Bill().after(reserve(PRICE)), None, None
+        self.bill, self.outcome = Bill().after(reserve(PRICE)), None
+        self.brink_at = self.answered_at = None
         self.tries.append(Try(standing.generation))
 
     def resend(self) -> None:
@@ -127,8 +128,8 @@ class Journey:
 
     def submission(self) -> Submission:
         return Submission(
-            1, 77, self.standing, 5, self.bill, self.outcome, self.brink_at, None, self.keyed, self.findable, HOUR,
-            timedelta(seconds=5), None, self.now,
+            1, 77, self.standing, 5, self.bill, self.outcome, self.brink_at, self.answered_at, self.keyed,
+            self.findable, HOUR, timedelta(seconds=5), None, self.now,
         )  # fmt: skip
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -138,7 +139,7 @@ class Journey:
             before, self.standing = self.standing, change.standing
             self.bill = self.bill.after(change.entries)
             if change.answer is not None:
-                self.outcome = change.answer.outcome
+                self.outcome, self.answered_at = change.answer.outcome, change.answer.answered_at
             self.check(before)
 
     def check(self, before: Standing) -> None:
@@ -258,14 +259,23 @@ def test_a_request_that_never_left_waits_a_little_longer_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked_before", "window"),
-    [("no_answer", HOUR), ("crash", HOUR), ("ambiguous", HOUR), ("conflict", CONFLICT_WINDOW)],
+    ("asked_before", "minute", "window"),
+    [
+        ("no_answer", 2, 60),
+        ("crash", 2, 60),
+        ("ambiguous", 50, 60),
+        ("conflict", 0, 60),
+        ("conflict", 30, 90),
+        ("conflict", 60, 120),
+        ("conflict", 110, 120),
+    ],
 )
-def test_beyond_the_key_window_nothing_is_sent_again(asked_before: str, window: timedelta) -> None:
+def test_beyond_the_key_window_nothing_is_sent_again(asked_before: str, minute: int, window: int) -> None:
+    """An hour from the brink; a 409 proves the key alive when it is said, which prolongs it, up to two hours."""
     job = Journey(keyed=True, findable=False)
     job.claim()
-    job.outcome, job.brink_at = asked_before, NOW
-    job.now = NOW + window
+    job.outcome, job.brink_at, job.answered_at = asked_before, NOW, NOW + timedelta(minutes=minute)
+    job.now = NOW + timedelta(minutes=window)
     assert not beyond_key_window(job.submission())
     job.now += timedelta(microseconds=1)
     sub = job.submission()
@@ -274,6 +284,14 @@ def test_beyond_the_key_window_nothing_is_sent_again(asked_before: str, window: 
     assert (first.event, second.event) == (Event.ANSWER_LOST, Event.NOT_FOUND)
     assert second.standing.state is State.HELD
     assert first.entries == second.entries == ()
+
+
+def test_a_question_from_the_future_has_no_known_age() -> None:
+    """The clock was set back: how long ago it was asked, nobody can tell."""
+    job = Journey(keyed=True, findable=False)
+    job.claim()
+    job.outcome, job.brink_at, job.now = "no_answer", NOW, NOW - timedelta(microseconds=1)
+    assert beyond_key_window(job.submission())
 
 
 def test_a_first_request_is_within_any_window() -> None:

@@ -64,8 +64,8 @@ class Engine:
         return moving(self.tallies, self._hindrances()) > 0 or any(lane.busy for lane in self.lanes)
 
     async def _still_nothing(self, works: Sequence[asyncio.Task[None]]) -> bool:
-        """Nothing moves, by the last count: but a lane may not have looked since. Each claims once more, whole, then all
-        is counted again, so that a run does not end in the gap between two steps."""
+        """Nothing moves, by the last count: but a lane may not have looked since. Each claims once more, whole, then
+        all is counted again, so that a run does not end in the gap between two steps."""
         enough = [lane.rounds + 2 for lane in self.lanes]  # the first of them may have begun before the count
         while any(lane.rounds < rounds for lane, rounds in zip(self.lanes, enough, strict=True)):
             if self.stop.is_set() or any(task.done() for task in works):

@@ -206,7 +206,8 @@ def _submission(desk: Desk, work: Work, claim: Claim) -> Submission:
     model = desk.provider.model(work.model)
     return Submission(
         work.id, claim.lease, work.standing, attempt.id, attempt.bill, attempt.outcome, attempt.brink_at,
-        attempt.answered_at, desk.provider.keyed, findable=desk.provider.history is not None and model is not None and model.listed,
+        attempt.answered_at, desk.provider.keyed,
+        findable=desk.provider.history is not None and model is not None and model.listed,
         key_window=timedelta(seconds=desk.provider.key_window), poll_interval=desk.poll_interval,
         request=claim.request, now=desk.now(), spread=desk.random(),
     )  # fmt: skip

@@ -1,10 +1,10 @@
 """The only home of SQL: tables, statements, the pen, migrations. One set of statements for SQLite and PostgreSQL.
 
-    tables      the schema                     store       the door: open, own, record, read
-    changes     events move jobs               pen         one writer, shared commits
-    claims      the right to make a request    brink       before the first byte leaves
-    enqueue     what a manifest asks for       work        jobs as the lifecycle sees them
-    ownership   locks, heartbeats, rescue      queries     what people read
+tables      the schema                     store       the door: open, own, record, read
+changes     events move jobs               pen         one writer, shared commits
+claims      the right to make a request    brink       before the first byte leaves
+enqueue     what a manifest asks for       work        jobs as the lifecycle sees them
+ownership   locks, heartbeats, rescue      queries     what people read
 """
 
 from runner.store.store import Store, open_store, read_store

@@ -3,7 +3,8 @@
 Every claim locks the account's row first (SQLite: BEGIN IMMEDIATE is that lock). Counting and claiming in one statement
 without it lets a limit of 5 reach 40 on PostgreSQL, because the count belongs to the statement's older snapshot.
 
-A slot belongs to the job's state, not to a process: in flight = submitting + unknown + running. Derived counts cannot leak.
+A slot belongs to the job's state, not to a process: in flight = submitting + unknown + running. Derived counts cannot
+leak.
 """
 
 from __future__ import annotations
@@ -152,7 +153,8 @@ def claim_request(
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRoom:
-    """What a lane should know before it composes anything: how many submissions could go, and what stands in the way."""
+    """What a lane should know before it composes anything: how many submissions could go, and what stands in the
+    way."""
 
     free: int
     paused: bool
@@ -202,9 +204,17 @@ def lock_accounts(connection: Connection) -> None:
 
 def _as_account(row: Row[Any]) -> LockedAccount:
     return LockedAccount(
-        row.name, row.concurrency, tuple(Window(*pair) for pair in json.loads(row.windows)),
-        timedelta(milliseconds=row.poll_interval_ms), row.blocked_until, row.paused_until, row.paused_kind,
-        row.stopped, frozenset(json.loads(row.stopped_models)), row.probes, row.list_at,
+        row.name,
+        row.concurrency,
+        tuple(Window(*pair) for pair in json.loads(row.windows)),
+        timedelta(milliseconds=row.poll_interval_ms),
+        row.blocked_until,
+        row.paused_until,
+        row.paused_kind,
+        row.stopped,
+        frozenset(json.loads(row.stopped_models)),
+        row.probes,
+        row.list_at,
     )
 
 
@@ -333,7 +343,8 @@ def _affordable(connection: Connection, account: str, intents: Sequence[Intent])
     Without a price the first of its shape goes alone: its charge prices the rest.
     """
     spend = {batch: _spend(connection, account, batch) for batch in {i.batch_id for i in intents}}
-    unpriced_out = _unpriced_shapes_in_flight(connection, account) if any(s.limit is not None for s in spend.values()) else set()
+    limited = any(wallet.limit is not None for wallet in spend.values())
+    unpriced_out = _unpriced_shapes_in_flight(connection, account) if limited else set()
     chosen: list[Intent] = []
     beyond = False
     for intent in intents:
@@ -373,14 +384,16 @@ def _unpriced_shapes_in_flight(connection: Connection, account: str) -> set[str]
 def _intend(
     connection: Connection, now: datetime, wants: Wants, account: LockedAccount, intents: Sequence[Intent]
 ) -> list[Claim]:
-    """queued → submitting, with the intent to pay: the frozen bytes, the key, the reservation, all in this transaction."""
+    """queued → submitting, with the intent to pay: the frozen bytes, the key, the reservation, all in this
+    transaction."""
     leases = _take_queued(connection, now, wants.worker, intents)
     taken = [intent for intent in intents if intent.job_id in leases]
     if not taken:
         return []
     attempt_of = _new_attempts(connection, now, account.name, taken)
     book(connection, [
-        (entry, now, i.batch_id, account.name, i.job_id, attempt_of[i.job_id]) for i in taken for entry in reserve(i.estimate)
+        (entry, now, i.batch_id, account.name, i.job_id, attempt_of[i.job_id])
+        for i in taken for entry in reserve(i.estimate)
     ])  # fmt: skip
     add(connection, events, [
         {"at": now, "job_id": i.job_id, "event": Event.CLAIMED.value, "source": State.QUEUED.value,
@@ -460,7 +473,8 @@ def _lease(connection: Connection, wants: Wants, conditions: Iterable[Any], most
         .cte("due")
     )
     token = _token()
-    taken = update(jobs).where(jobs.c.id.in_(select(due.c.id))).values(lease=token, owner=wants.worker).returning(jobs.c.id)
+    mine = update(jobs).where(jobs.c.id.in_(select(due.c.id))).values(lease=token, owner=wants.worker)
+    taken = mine.returning(jobs.c.id)
     return [Claim(job, token) for job in sorted(connection.execute(taken).scalars())]
 
 
@@ -484,7 +498,9 @@ def _request_ends(connection: Connection, now: datetime, account: LockedAccount)
     return list(connection.execute(select(requests.c.ended_at).where(requests.c.account == account.name)).scalars())
 
 
-def _log_requests(connection: Connection, now: datetime, worker: int, account: LockedAccount, n: int) -> list[int | None]:
+def _log_requests(
+    connection: Connection, now: datetime, worker: int, account: LockedAccount, n: int
+) -> list[int | None]:
     if not account.windows or not n:
         return [None] * n
     row = {"account": account.name, "worker": worker, "started_at": now, "ended_at": None}

@@ -92,8 +92,12 @@ def reader(url: URL) -> AsyncEngine:
         engine = create_async_engine(url, pool_size=READERS, max_overflow=0, hide_parameters=True)
         return engine.execution_options(postgresql_readonly=True, isolation_level="REPEATABLE READ")
     engine = create_async_engine(
-        url, poolclass=AsyncAdaptedQueuePool, pool_size=READERS, max_overflow=0,
-        connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True,
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=READERS,
+        max_overflow=0,
+        connect_args={"timeout": BUSY_SECONDS},
+        hide_parameters=True,
     )
     _on_connect(engine.sync_engine, ["query_only=ON", "cache_size=-8000", "wal_autocheckpoint=0"])
     event.listen(engine.sync_engine, "begin", _begin)

@@ -24,7 +24,8 @@ CHUNK = 2000
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job as the manifest orders it. `spec` and `variables` are canonical JSON; `output` is a path below the batch's root."""
+    """A job as the manifest orders it. `spec` and `variables` are canonical JSON; `output` is a path below the
+    batch's root."""
 
     key: str
     name: str

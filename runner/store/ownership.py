@@ -43,7 +43,8 @@ class QueueLock:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise OwnedError(f"another runner owns this queue: {self._name()}", "wait for it, or end it first") from None
+            message = f"another runner owns this queue: {self._name()}"
+            raise OwnedError(message, "wait for it, or end it first") from None
         except OSError as error:
             raise LocalError(f"cannot lock the queue: {error.strerror}") from None
         with os.fdopen(os.open(self._owner, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as note:
@@ -132,7 +133,6 @@ def interrupted(work: Work, now: datetime) -> Change:
 
 def look_again(connection: Connection, now: datetime) -> None:
     """At every start: open questions and unsettled bills are asked at once, and overdue tasks too."""
-    connection.execute(
-        update(jobs).where(IS_MOVING, jobs.c.state.in_([State.UNKNOWN, State.RUNNING]), jobs.c.due_at > now).values(due_at=now)
-    )
+    followed = jobs.c.state.in_([State.UNKNOWN, State.RUNNING])
+    connection.execute(update(jobs).where(IS_MOVING, followed, jobs.c.due_at > now).values(due_at=now))
     connection.execute(update(jobs).where(text("unsettled = 1"), jobs.c.lease.is_(None)).values(settle_at=now))

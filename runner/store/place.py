@@ -7,8 +7,25 @@ from pathlib import Path
 
 from runner.errors import LocalError
 
-NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "fuse.sshfs", "fuse.davfs2", "glusterfs",
-                     "fuse.glusterfs", "ceph", "fuse.rclone", "fuse.s3fs"})  # fmt: skip
+NETWORK = frozenset(
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ncpfs",
+        "glusterfs",
+        "ceph",
+        "fuse.sshfs",
+        "fuse.davfs2",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "fuse.s3fs",
+    ]
+)
 
 
 def check(queue: Path) -> None:

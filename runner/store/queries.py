@@ -116,7 +116,8 @@ def account_rows(connection: Connection) -> list[AccountRow]:
     rows = connection.execute(select(accounts).order_by(accounts.c.name))
     return [
         AccountRow(r.name, r.provider, r.concurrency, tuple(Window(*pair) for pair in json.loads(r.windows)),
-                   timedelta(milliseconds=r.poll_interval_ms), bool(r.exclusive), r.blocked_until, r.paused_until, r.paused_kind, r.paused_note, r.probes,
+                   timedelta(milliseconds=r.poll_interval_ms), bool(r.exclusive), r.blocked_until, r.paused_until,
+                   r.paused_kind, r.paused_note, r.probes,
                    r.stopped, frozenset(json.loads(r.stopped_models)), timedelta(milliseconds=r.timeout_ms))
         for r in rows
     ]  # fmt: skip

@@ -46,9 +46,7 @@ def rowset(dialect: str, columns: Columns) -> FromClause:
             .render_derived(with_types=True)
         )
     each = func.json_each(bindparam("rows", type_=TEXT)).table_valued("value")
-    fields = [
-        func.json_extract(each.c.value, f"$.{name}", type_=kind).label(name) for name, kind in columns.items()
-    ]
+    fields = [func.json_extract(each.c.value, f"$.{name}", type_=kind).label(name) for name, kind in columns.items()]
     return select(*fields).select_from(each).subquery("v")
 
 

@@ -32,7 +32,9 @@ class Store:
     `record` and `write` return after the commit; `read` sees what is committed.
     """
 
-    def __init__(self, url: URL, clock: Clock, writing: Transactions | None, reading: AsyncEngine, worker: int | None) -> None:
+    def __init__(
+        self, url: URL, clock: Clock, writing: Transactions | None, reading: AsyncEngine, worker: int | None
+    ) -> None:
         self.url, self.clock, self.worker = url, clock, worker
         self._reading = reading
         self._pen = Pen(writing) if writing is not None else None
@@ -108,7 +110,8 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     """The queue at `db` for writing, made if it is not there.
 
     `own`: work on it. On SQLite this takes the kernel lock (OwnedError if another has it) and rescues what dead
-    processes left; on PostgreSQL it registers a worker. Without `own` the queue is open for short decisions of a person.
+    processes left; on PostgreSQL it registers a worker. Without `own` the queue is open for short decisions of a
+    person.
     """
     url = engines.parse(db)
     lock = _prepare_place(url, own=own)
@@ -124,6 +127,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
             await _to_its_end(_dispose(reading, writing))
         finally:
             if lock is not None:
+                place.drop_ballast(engines.database_path(url))
                 lock.release()
 
 

@@ -127,7 +127,8 @@ class Meta(Table, table=True):
 
 
 class Batch(Table, table=True):
-    """One named manifest and all its jobs. References are read below `folder`, outputs written below `root`. `budget` is JSON: account → credits as text."""
+    """One named manifest and all its jobs. References are read below `folder`, outputs written below `root`. `budget`
+    is JSON: account → credits as text."""
 
     __tablename__ = "batches"
     __table_args__: ClassVar[Any] = (UniqueConstraint("name"), STRICT)

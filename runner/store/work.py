@@ -139,7 +139,8 @@ def everything() -> Select[Any]:
 
 def as_work(row: Row[Any]) -> Work:
     return Work(
-        id=row.id, batch_id=row.batch_id, batch=row.batch, folder=row.folder, root=row.root, key=row.key, name=row.name, take=row.take,
+        id=row.id, batch_id=row.batch_id, batch=row.batch, folder=row.folder, root=row.root, key=row.key,
+        name=row.name, take=row.take,
         account=row.account, provider=row.provider, model=row.model, shape=row.shape, spec=row.spec,
         variables=row.variables, output=row.output, place=row.place, estimated=row.estimated, charged=row.charged,
         refunded=row.refunded, created_at=row.created_at, updated_at=row.updated_at, standing=_standing(row),
@@ -166,5 +167,6 @@ def _try(row: Row[Any]) -> Try | None:
         id=row.try_id, generation=row.try_generation, idempotency_key=row.try_idempotency_key,
         fingerprint=row.try_fingerprint, path=row.try_path, body=row.try_body, priced=row.try_priced,
         bill=Bill(row.try_reserved, row.try_charged, row.try_refunded), intent_at=row.try_intent_at,
-        brink_at=row.try_brink_at, answered_at=row.try_answered_at, outcome=row.try_outcome, code=row.try_code, message=row.try_message,
+        brink_at=row.try_brink_at, answered_at=row.try_answered_at, outcome=row.try_outcome, code=row.try_code,
+        message=row.try_message,
     )  # fmt: skip

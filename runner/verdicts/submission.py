@@ -34,8 +34,8 @@ class Submission:
     """One paid request and what is known around it.
 
     `asked_before` is the outcome of an earlier request of the
-    same attempt (None: this is the first), and `answered_at` when that was. `keyed`: the provider honours idempotency keys; `findable`: it has a history
-    in which this kind of task can be looked up.
+    same attempt (None: this is the first), and `answered_at` when that was. `keyed`: the provider honours idempotency
+    keys; `findable`: it has a history in which this kind of task can be looked up.
     """
 
     job_id: int

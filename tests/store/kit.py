@@ -212,7 +212,7 @@ async def set_downloading(store: Store, job_id: int, *urls: str, used: str | Non
 
 
 def published(index: int = 0) -> OutputRow:
-    return OutputRow(index, None, False, f"/root/renders/{index}.mp4", 1000 + index, "5" * 64, "video/mp4")
+    return OutputRow(index, None, False, f"/renders/{index}.mp4", 1000 + index, "5" * 64, "video/mp4")
 
 
 def step(
@@ -286,7 +286,7 @@ class Held:
 
     def __init__(self, store: Store, function: Callable[..., Any], *args: Any) -> None:
         self._applied, self._go = Gate(), Gate()
-        self._task = asyncio.create_task(store.write(self._run, function, *args))
+        self.task = asyncio.create_task(store.write(self._run, function, *args))
 
     def _run(self, connection: Connection, function: Callable[..., Any], *args: Any) -> Any:
         result = function(connection, *args)
@@ -297,14 +297,17 @@ class Held:
     async def applied(self) -> None:
         """Returns when everything but the commit has happened."""
         waiting = asyncio.create_task(self._applied.passed())
-        await asyncio.wait([waiting, self._task], return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            self._task.result()
+        await asyncio.wait([waiting, self.task], return_when=asyncio.FIRST_COMPLETED)
+        if self.task.done():
+            self.task.result()
         await waiting
 
-    async def commit(self) -> Any:
+    def let_go(self) -> None:
         self._go.open()
-        return await self._task
+
+    async def commit(self) -> Any:
+        self.let_go()
+        return await self.task
 
 
 @asynccontextmanager
@@ -335,10 +338,8 @@ async def blocked(db: str, waiting: asyncio.Future[Any]) -> None:
 
 async def outcome(work: Awaitable[Any]) -> Any:
     """What it returned, or the exception it raised."""
-    try:
-        return await work
-    except Exception as error:
-        return error
+    [found] = await asyncio.gather(work, return_exceptions=True)
+    return found
 
 
 def address(store: Store) -> str:
