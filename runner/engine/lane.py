@@ -83,6 +83,8 @@ class Lane:
             task.cancel()
         if rest:
             await asyncio.wait(rest)
+        if self.desk.pending:
+            await asyncio.wait(self.desk.pending)
 
     async def _claim(self) -> Round:
         desk = self.desk

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -50,6 +51,7 @@ class Desk:
     every: timedelta = timedelta(0)
     told_limit: int | None = None
     asked_alone: dict[int, datetime] = field(default_factory=dict)
+    pending: set[asyncio.Task[None]] = field(default_factory=set)
     random: Callable[[], float] = random.random
 
     def now(self) -> datetime:
@@ -115,6 +117,13 @@ class Desk:
             work.id, claim.lease, work.standing, attempt.bill, attempt.priced, max(self.poll_interval, self.every),
             self.timeout, claim.request, self.now(), self.random(),
         )  # fmt: skip
+
+    async def surely(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does this to its end even if whoever asked is cancelled meanwhile; `pending` holds it until then."""
+        task = asyncio.create_task(work)
+        self.pending.add(task)
+        task.add_done_callback(self.pending.discard)
+        await asyncio.shield(task)
 
     async def record(self, *changes: Change) -> None:
         """Records the changes of one step; the log hears of them after the commit."""

@@ -20,7 +20,8 @@ from runner.limits import backoff
 from runner.store.claims import Claim
 from runner.store.work import Work, outputs_of
 
-FRESH_URLS = 5  # so many times a task is asked for a fresh URL before a person must look
+TRIES = 8  # fruitless tries of one URL before the task is asked for a fresh one …
+ROUNDS = 5  # … and so many fresh ones before a person must look
 DISK_SECONDS = 60.0
 
 
@@ -101,25 +102,38 @@ def _completed(desk: Desk, work: Work, claim: Claim, outputs: tuple[OutputRow, .
 def _not_yet(
     desk: Desk, work: Work, claim: Claim, outcomes: Sequence[Outcome], outputs: tuple[OutputRow, ...]
 ) -> Change:
-    """What stands in the way decides: a person, this machine, an old URL, or only time."""
-    errors = work.standing.errors + 1
-    for outcome in outcomes:
-        if isinstance(outcome, Refused):
-            return _held(desk, work, claim, outcome.why, outputs)
-    for outcome in outcomes:
-        if isinstance(outcome, FreshUrl) and errors > FRESH_URLS:
-            return _held(desk, work, claim, outcome.why, outputs)
-        if isinstance(outcome, FreshUrl):
-            standing = replace(work.standing, state=State.RUNNING, due_at=desk.now(), errors=errors)
-            return _change(desk, work, claim, Event.URL_EXPIRED, standing, outputs, why=outcome.why)
+    """What stands in the way decides: a person, this machine, an old URL, or only time.
+
+    `errors` counts fruitless tries in a row; a URL that is of no use counts as a whole round of them. After each round
+    the task is asked for a fresh URL, which may lead elsewhere; after the last one a person must look.
+    """
+    refused = next((outcome for outcome in outcomes if isinstance(outcome, Refused)), None)
+    if refused is not None:
+        return _held(desk, work, claim, refused.why, outputs)
+    errors = work.standing.errors + _fruitless(outcomes)
     [first, *_] = outcomes
-    wait = _patience(first, errors, desk.random())
-    failure = Failure(ErrorKind.DOWNLOAD_FAILED, "later", _why(first))
-    kept = work.standing.failure if work.standing.failure and work.standing.failure.code == "partial" else failure
-    gained = isinstance(first, Later) and first.received > 0
-    standing = replace(work.standing, due_at=desk.now() + timedelta(seconds=wait), failure=kept,
-                       errors=work.standing.errors if gained else errors)  # fmt: skip
+    if errors > TRIES * ROUNDS:
+        return _held(desk, work, claim, _why(first), outputs)
+    stale = any(isinstance(outcome, FreshUrl) for outcome in outcomes)
+    if stale or (errors > work.standing.errors and errors % TRIES == 0):
+        standing = replace(work.standing, state=State.RUNNING, due_at=desk.now(), errors=errors)
+        return _change(desk, work, claim, Event.URL_EXPIRED, standing, outputs, why=_why(first))
+    wait = timedelta(seconds=_patience(first, errors, desk.random()))
+    standing = replace(work.standing, due_at=desk.now() + wait, failure=_kept(work, first), errors=errors)
     return _change(desk, work, claim, Event.POSTPONED, standing, outputs)
+
+
+def _fruitless(outcomes: Sequence[Outcome]) -> int:
+    """How much this try adds to the fruitless ones: nothing where bytes came, or where this machine was in the way."""
+    if any(isinstance(outcome, FreshUrl) for outcome in outcomes):
+        return TRIES
+    return int(any(isinstance(outcome, Later) and not outcome.received for outcome in outcomes))
+
+
+def _kept(work: Work, outcome: Outcome) -> Failure:
+    """Why it takes so long; but that the provider made only a part of it must not be forgotten."""
+    known = work.standing.failure
+    return known if known and known.code == "partial" else Failure(ErrorKind.DOWNLOAD_FAILED, "later", _why(outcome))
 
 
 def _patience(outcome: Outcome, errors: int, spread: float) -> float:

@@ -152,10 +152,13 @@ async def submit(desk: Desk, work: Work, claim: Claim) -> None:
         await desk.record(*never_resent(sub, "key_window", why))
         return
     outcome = await _pay(desk, work, claim)
-    # Together, so that both share a commit: else the lane could claim the job again before the account is paused.
-    await asyncio.gather(
-        _record_outcome(desk, replace(sub, now=desk.now()), outcome), _move_account(desk, work, outcome)
-    )
+    await desk.surely(_conclude(desk, work, replace(sub, now=desk.now()), outcome))
+
+
+async def _conclude(desk: Desk, work: Work, sub: Submission, outcome: Outcome) -> None:
+    """Both together, so that they share a commit: else the lane could claim the job again before its account is
+    paused."""
+    await asyncio.gather(_record_outcome(desk, sub, outcome), _move_account(desk, work, outcome))
 
 
 async def _record_outcome(desk: Desk, sub: Submission, outcome: Outcome) -> None:

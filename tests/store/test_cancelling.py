@@ -31,11 +31,12 @@ Cancel = Callable[[Coroutine[Any, Any, Any], int], Coroutine[Any, Any, bool]]
 
 
 async def natively(work: Coroutine[Any, Any, Any], ticks: int) -> bool:
-    """Cancels the task after so many turns of the loop; tells whether it was through by then."""
+    """Cancels the task after so many turns of the loop, and once more while it ends; tells whether it was through."""
     task = asyncio.create_task(work)
-    for _ in range(ticks):
-        await asyncio.sleep(0)
-    task.cancel()
+    for pause in (ticks, 3):
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        task.cancel()
     await asyncio.wait([task])
     return not task.cancelled()
 
@@ -163,7 +164,7 @@ async def test_a_queue_that_is_closed_by_a_cancelled_task_is_closed(db: str, can
 
     async with asyncio.timeout(PATIENCE):
         for _ in range(25):
-            await cancel(session(), chance.randrange(120))
+            await cancel(session(), int(2 ** chance.uniform(0, 15)))
         async with open_store(db, HandClock(), own=True) as store:
             await fill(store, 3)
             assert len(await rows(store, meta, meta.c.name == "salt")) == 1
