@@ -4,7 +4,8 @@
     ├── InputError          2    a manifest, a flag or a key is wrong; nothing was written or sent
     ├── InternalError       3    a bug of ours
     ├── LocalError          7    disk, permissions, database
-    │   └── NoQueue         7    there is no queue (yet) at this place
+    │   ├── NoQueue         7    there is no queue (yet) at this place
+    │   └── Unstored        7    the id of a task that was paid for cannot be stored: it is told instead
     └── OwnedError          8    another runner owns this queue
 
     NotSent                      provably nothing left this machine: try again later, nothing was paid
@@ -94,6 +95,10 @@ class LocalError(RunnerError):
     """This machine is in the way: disk, permissions, a damaged or newer database."""
 
     exit_code = 7
+
+
+class Unstored(LocalError):
+    """A task was paid for, and its id could not be stored: the message tells it, and nothing else must hide it."""
 
 
 class NoQueue(LocalError):

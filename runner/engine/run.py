@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from runner.engine.ending import Exit, Hindrances, Tally, moving, verdict
 from runner.engine.lane import Lane
-from runner.errors import LocalError
+from runner.errors import LocalError, Unstored
 from runner.store import Store
 from runner.store.ownership import rescue as give_back
 from runner.store.queries import AccountRow, Standings, account_rows, standings
@@ -44,7 +44,14 @@ class Engine:
         finally:
             stopping.cancel()
             await self._halt(works)
+            self._tell_unstored()
         return verdict(self.tallies, self._hindrances())
+
+    def _tell_unstored(self) -> None:
+        """A paid task whose id is nowhere but in an error: that error is the one to show, whatever else went wrong."""
+        for trouble in (trouble for lane in self.lanes for trouble in lane.trouble):
+            if isinstance(trouble, Unstored):
+                raise trouble
 
     async def _watch(self, works: list[asyncio.Task[None]], stopping: asyncio.Task[bool]) -> None:
         pause = 0.0

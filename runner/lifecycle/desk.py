@@ -48,6 +48,7 @@ class Desk:
     timeout: timedelta
     trusted: bool = True
     paused: bool = False
+    unsent: int = 0
     every: timedelta = timedelta(0)
     told_limit: int | None = None
     asked_alone: dict[int, datetime] = field(default_factory=dict)

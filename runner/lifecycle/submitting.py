@@ -8,11 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from runner import references
-from runner.errors import ErrorKind, InputError, LocalError, NoAnswer, NotSent, Taken
+from runner.errors import ErrorKind, InputError, LocalError, NoAnswer, NotSent, Taken, Unstored
 from runner.exchange import Accepted, Action, Refusal
 from runner.expand.keys import Pinned, parse_spec
 from runner.jobs import Change, Event, Failure, State
-from runner.lifecycle.desk import Desk
+from runner.lifecycle.desk import Desk, log
 from runner.lifecycle.pausing import move_account
 from runner.limits import backoff
 from runner.providers.compose import Composed, compose
@@ -34,6 +34,7 @@ from runner.verdicts.submission import (
     never_resent,
 )
 
+OUT_OF_REACH = 3  # orders in a row that could not even be sent: the provider cannot be reached, for any job
 SAVE_AGAIN = (0.0, 1.0, 2.0, 4.0)  # wall seconds between tries to store the id of a paid task
 
 
@@ -175,6 +176,9 @@ async def _record_outcome(desk: Desk, sub: Submission, outcome: Outcome) -> None
 async def _save_task_id(desk: Desk, sub: Submission, outcome: Accepted, error: LocalError) -> None:
     """A task was paid for and its id cannot be stored: room is made for it, it is tried again for a while, and if
     nothing helps a person is told the id. Raises LocalError then."""
+    said = f"job {sub.job_id} was accepted by {desk.account} as task {outcome.task_id}, which cannot be stored"
+    hint = f"make room, then: runner resolve {sub.job_id} --adopt {outcome.task_id}"
+    log.error("unstored", account=desk.account, job=str(sub.job_id), task_id=outcome.task_id, hint=hint)
     await asyncio.to_thread(desk.store.drop_ballast)
     for pause in SAVE_AGAIN:
         try:
@@ -182,9 +186,7 @@ async def _save_task_id(desk: Desk, sub: Submission, outcome: Accepted, error: L
             return
         except LocalError:
             await asyncio.sleep(pause)
-    said = f"{error.message}; job {sub.job_id} was accepted by {desk.account} as task {outcome.task_id}"
-    hint = f"make room, then: runner resolve {sub.job_id} --adopt {outcome.task_id}"
-    raise LocalError(said, hint) from None
+    raise Unstored(f"{said}: {error.message}", hint) from None
 
 
 async def _pay(desk: Desk, work: Work, claim: Claim) -> Outcome:
@@ -227,10 +229,17 @@ async def _record_twin(desk: Desk, sub: Submission, outcome: Outcome) -> None:
 async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:
     """Pauses and stops that the answer means for the whole account; an accepted order ends a pause."""
     match outcome:
+        case Unsent() as unsent:
+            desk.unsent += 1
+            if desk.unsent >= OUT_OF_REACH:
+                note = (account_rows.pause, desk.now(), desk.account, ErrorKind.NETWORK.value, unsent.why, None)
+                await desk.store.write(*note)
         case Accepted():
+            desk.unsent = 0
             await desk.obey(None)
             if desk.paused:
                 await desk.store.write(account_rows.resume_if_paused, desk.account)
         case Refusal() as refusal:
+            desk.unsent = 0
             await desk.obey(refusal)
             await move_account(desk, work, refusal)

@@ -10,10 +10,13 @@ from sqlalchemy import Connection, select, update
 from runner.limits import Window, probe_pause, slot_pause
 from runner.store.claims import accounts, lock_account
 
+SHORTEST_PAUSE = 5.0  # seconds; "Retry-After: 0" must not make a hot circle of orders …
+SHORTEST_BLOCK = 1.0  # … nor of questions
+
 
 def block(connection: Connection, now: datetime, account: str, seconds: float) -> None:
     """No request at all for so long: the provider said so (429, `X-RateLimit-Remaining: 0`)."""
-    until = now + timedelta(seconds=seconds)
+    until = now + timedelta(seconds=max(SHORTEST_BLOCK, seconds))
     later = accounts.c.blocked_until.is_(None) | (accounts.c.blocked_until < until)
     connection.execute(update(accounts).where(accounts.c.name == account, later).values(blocked_until=until))
 
@@ -30,7 +33,7 @@ def pause(
     paused = held.paused_until if held.paused(now) and held.probes else None
     probes = held.probes if paused else held.probes + 1
     own = slot_pause(probes) if slot else probe_pause(probes)
-    until = now + timedelta(seconds=own if seconds is None else seconds)
+    until = now + timedelta(seconds=own if seconds is None else max(SHORTEST_PAUSE, seconds))
     if paused is not None:
         until = paused if seconds is None else max(paused, until)
     values = {"paused_until": until, "paused_kind": kind, "paused_note": note, "probes": probes}

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
-from runner.errors import InputError
+from runner.errors import InputError, LocalError
 
 BUSY_SECONDS = 60.0
 READERS = 4
@@ -102,6 +104,17 @@ def reader(url: URL) -> AsyncEngine:
     _on_connect(engine.sync_engine, ["query_only=ON", "cache_size=-8000", "wal_autocheckpoint=0"])
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+@asynccontextmanager
+async def connected(opening: AbstractAsyncContextManager[AsyncConnection]) -> AsyncIterator[AsyncConnection]:
+    """A connection, or LocalError if its server cannot be reached."""
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(opening)
+        except OSError as error:
+            raise LocalError(f"the database cannot be reached: {error}", "is its server running?") from None
+        yield connection
 
 
 def _on_connect(engine: Engine, pragmas: list[str]) -> None:

@@ -68,7 +68,7 @@ async def check(engine: AsyncEngine, url: URL) -> None:
 
 
 async def _found(engine: AsyncEngine, url: URL) -> str | None:
-    async with engine.connect() as connection:
+    async with engines.connected(engine.connect()) as connection:
         return await connection.run_sync(_version, url)
 
 

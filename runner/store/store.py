@@ -64,7 +64,7 @@ class Store:
 
     async def _read(self, function: Callable[..., T], *args: Any) -> T:
         try:
-            async with self._reading.connect() as connection:
+            async with engines.connected(self._reading.connect()) as connection:
                 return await connection.run_sync(function, *args)
         except DBAPIError as error:
             raise LocalError(f"the queue cannot be read: {reason(error)}") from None
@@ -117,7 +117,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     lock = _prepare_place(url, own=own)
     writing, reading = transactions(url, owner=own), engines.reader(url)
     try:
-        await schema.ensure(writing, reading, url, clock, own=own)
+        await _to_its_end(schema.ensure(writing, reading, url, clock, own=own))
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
             if lock is not None:
                 place.keep_ballast(engines.database_path(url))
@@ -139,7 +139,7 @@ async def read_store(db: str, clock: Clock) -> AsyncIterator[Store]:
         raise schema.no_queue(url)
     reading = engines.reader(url)
     try:
-        await schema.check(reading, url)
+        await _to_its_end(schema.check(reading, url))
         async with _opened(url, clock, None, reading, None) as store:
             yield store
     finally:

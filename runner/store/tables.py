@@ -20,6 +20,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Text,
+    TextClause,
     UniqueConstraint,
     text,
 )
@@ -87,7 +88,7 @@ def _number(*, nullable: bool = False, default: int | None = None) -> Any:
     return Field(default=default, sa_column=Column(BigId, nullable=nullable, server_default=start))
 
 
-def _only(name: str, condition: str, *columns: str) -> Index:
+def _only(name: str, condition: str, *columns: str | TextClause) -> Index:
     """An index over the few rows that matter: a million ended jobs must not slow down the one that is due."""
     return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
 
@@ -206,7 +207,7 @@ class Job(Table, table=True):
         CheckConstraint("(lease IS NULL) = (owner IS NULL)", name="lease_has_owner"),
         CheckConstraint("state NOT IN ('running', 'downloading') OR task_id IS NOT NULL", name="followed_has_task"),
         CheckConstraint("state <> 'submitting' OR lease IS NOT NULL", name="submitting_has_lease"),
-        _only("jobs_queue", "state = 'queued'", "account", "priority", "id"),
+        _only("jobs_queue", "state = 'queued'", "account", text("priority DESC"), "id"),  # the order of submission
         _only("jobs_postponed", POSTPONED, "account", "due_at"),
         _only("jobs_moving", MOVING, "account", "state", "due_at"),
         _only("jobs_to_settle", "settle_at IS NOT NULL", "account", "settle_at"),

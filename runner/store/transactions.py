@@ -88,7 +88,7 @@ class _OnLoop:
         return await self._run(function, *args)
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
-        async with self._engine.begin() as connection:
+        async with engines.connected(self._engine.begin()) as connection:
             result = await connection.run_sync(function, *args)
             reached("before-commit")
         reached("after-commit")

@@ -9,7 +9,7 @@ import pytest
 from torture.manifests import PROVIDERS
 from torture.sweep import Case, Result, chain, points, sweep
 
-AT = (1, 2, 1, 5)  # which time of reaching the point kills, run after run; ./scripts/torture --sweep tries them all
+AT = (1, 3, 6)  # which time of reaching the point kills, run after run; ./scripts/torture --sweep tries them all
 SPEED = 100.0
 AT_ONCE = 3  # most of a case is waiting
 
@@ -32,13 +32,14 @@ def test_killed_there_again_and_again(name: str, swept: dict[str, Future[Result]
     """Nothing is lost and nothing paid twice."""
     result = swept[name].result()
     assert result.clean, result.story()
-    assert result.died >= 3, "it was hardly ever reached"
+    assert result.died >= 2, "it was hardly ever reached"
     assert len(result.evidence.jobs) == 6
     assert {job.state for job in result.evidence.jobs} <= {"succeeded", "failed", "held"}
 
 
-@pytest.mark.parametrize("name", sorted(set(points()) - {"after-brink", "after-commit"}))
-def test_only_a_request_that_may_have_left_needs_a_person(name: str, swept: dict[str, Future[Result]]) -> None:
-    """Killed between the commit of a brink and its first byte, nobody but a person may say that nothing was paid;
-    killed anywhere else, the queue and the provider know enough."""
-    assert [job for job in swept[name].result().evidence.jobs if job.state == "held"] == []
+@pytest.mark.parametrize("name", points())
+def test_what_arrived_is_found(name: str, swept: dict[str, Future[Result]]) -> None:
+    """A held job may be one whose request never left; what the provider did accept is owned, and looked after."""
+    evidence = swept[name].result().evidence
+    assert {task.id for task in evidence.tasks} == {job.task_id for job in evidence.jobs if job.task_id}
+    assert all(job.account == "happyhorse" for job in evidence.jobs if job.state == "held")

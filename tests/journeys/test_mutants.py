@@ -1,4 +1,4 @@
-"""The torture test catches runners that are wrong: each mutant here breaks one promise, and the judge names the crime."""
+"""The torture test catches runners that are wrong: each mutant breaks one promise, and the judge names the crime."""
 
 from __future__ import annotations
 
@@ -35,17 +35,6 @@ MUTANTS = {
             return honest(replace(work, attempt=replace(work.attempt, brink_at=None)), now)
         ownership.interrupted = forgetful
     """, "request-sent:2"),
-    "a new key for every try": Mutant("doubles", """
-        import secrets
-        from runner.lifecycle import submitting
-        submitting.idempotency_key = lambda *parts: secrets.token_hex(20)
-        from dataclasses import replace
-        from runner.store import ownership
-        honest = ownership.interrupted
-        def forgetful(work, now):
-            return honest(replace(work, attempt=replace(work.attempt, brink_at=None)), now)
-        ownership.interrupted = forgetful
-    """, "answer-read:1"),
     "an open question is given up": Mutant("lost", """
         from types import SimpleNamespace
         from runner.jobs import TRANSITIONS, Event, State

@@ -8,11 +8,12 @@ not hold off the other.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import closing
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -20,7 +21,8 @@ import asyncpg
 import pytest
 from sqlalchemy import Connection, select, update
 
-from runner.store import Store, open_store
+from runner.errors import NoQueue
+from runner.store import Store, open_store, read_store
 from runner.store.facts import meta
 from store.kit import HandClock, Held, fill, outcome, plain, rows
 
@@ -153,7 +155,7 @@ async def test_whoever_is_cancelled_in_a_commit_finds_it_done(store: Store) -> N
 
 
 async def test_a_queue_that_is_closed_by_a_cancelled_task_is_closed(db: str, cancel: Cancel) -> None:
-    """Opening and closing too: the lock is free again, no thread and no transaction is left behind."""
+    """Opening and closing too: the lock is free again; no thread, no task and no transaction is left behind."""
     chance = random.Random(10)
     before = threading.active_count()
 
@@ -162,11 +164,32 @@ async def test_a_queue_that_is_closed_by_a_cancelled_task_is_closed(db: str, can
             await fill(store, 3)
             await asyncio.gather(store.read(lambda _: None), store.write(lambda _: None))
 
+    async def reading() -> None:
+        with suppress(NoQueue):
+            async with read_store(db, HandClock()) as store:
+                await store.read(lambda _: None)
+
     async with asyncio.timeout(PATIENCE):
-        for _ in range(25):
-            await cancel(session(), int(2 ** chance.uniform(0, 15)))
+        with troubles() as found:
+            for _ in range(25):
+                await cancel(session(), int(2 ** chance.uniform(0, 15)))
+                await cancel(reading(), int(2 ** chance.uniform(0, 12)))
+        assert found == []
         async with open_store(db, HandClock(), own=True) as store:
             await fill(store, 3)
             assert len(await rows(store, meta, meta.c.name == "salt")) == 1
             assert await nothing_is_open(store)
     assert threading.active_count() <= before + 1
+
+
+@contextmanager
+def troubles() -> Iterator[list[str]]:
+    """What the loop would have complained about meanwhile: tasks that were never ended, errors nobody heard."""
+    loop = asyncio.get_running_loop()
+    found: list[str] = []
+    loop.set_exception_handler(lambda _, context: found.append(context["message"]))
+    try:
+        yield found
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
