@@ -7,17 +7,21 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-START = 1.2  # wall seconds that a run needs before it does anything
+START = 1.2  # wall seconds that a run needs, about, before it does anything
 HANDLED_AFTER = 0.4  # … before it hears signals: until then even a polite one simply ends it
 SHARES = ((signal.SIGKILL, 0.7), (signal.SIGTERM, 0.2), (signal.SIGINT, 0.1))
 
 
 @dataclass(frozen=True)
 class Kill:
-    """`after` (wall seconds) the start of a run. `again`: the same signal once more, so many seconds later."""
+    """`after` wall seconds: of its start where it is `early`, else of the first request it makes.
+
+    `again`: the same signal once more, so many seconds later.
+    """
 
     number: signal.Signals
     after: float
+    early: bool = False
     again: float | None = None
 
 
@@ -27,10 +31,10 @@ def schedule(seed: str, mean: float) -> Iterator[Kill]:
     while True:
         number = drawn.choices([each for each, _ in SHARES], [share for _, share in SHARES])[0]
         early = drawn.random() < 0.12
-        after = drawn.uniform(0.02, START) if early else START + drawn.expovariate(1 / mean)
+        after = drawn.uniform(0.02, START) if early else drawn.expovariate(1 / mean)
         polite = number is not signal.SIGKILL
         again = drawn.uniform(0.15, 1.0) if polite and drawn.random() < 0.3 else None
-        yield Kill(number, max(after, HANDLED_AFTER) if polite else after, again)
+        yield Kill(number, max(after, HANDLED_AFTER) if polite and early else after, early, again)
 
 
 @dataclass(frozen=True)

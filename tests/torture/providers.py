@@ -114,9 +114,9 @@ class Providers:
     def observed(self) -> Any:
         return self.get("observed")
 
-    def requests(self) -> Any:
-        """Every request that was seen, oldest first."""
-        return self.get("requests?limit=1000000")["requests"]
+    def requests(self, after: int = 0) -> Any:
+        """The requests that were seen, oldest first, from behind the `after`-th."""
+        return self.get(f"requests?limit=1000000&after={after}")["requests"]
 
     def tasks(self) -> int:
         """How many tasks were ordered, whatever became of them."""

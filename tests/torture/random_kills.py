@@ -36,6 +36,7 @@ FAULTS = {
     "empty_media": 0.02, "corrupt_media": 0.02, "changed_etag": 0.03, "ignore_range": 0.1, "wrong_range": 0.1,
     "lost_request@download": 0.02, "unavailable@download": 0.02, "slow_download": "0.02:seconds=20",
 }  # fmt: skip
+NO_REQUEST = 6.0  # wall seconds after which a run counts as being at work without one: paused, or limits are reached
 Say = Callable[[str], None]
 
 
@@ -105,16 +106,25 @@ def _kill_and_go_on(here: Trial, outcome: Outcome, say: Say) -> None:
 
 def _one_kill(here: Trial, kill: Kill, outcome: Outcome) -> None:
     """Runs until the moment has come. What is finished before is given more to do."""
-    running = here.start()
-    while not running.lives(kill.after):
+    while (running := _reached(here, kill)) and not running.lives(kill.after):
         ended = here.commands.over(running)
         if ended.code not in (0, 1, 4):
             outcome.findings.append(Finding("stopped", ended.said()))
         here.orders.grow(shares(outcome.plan.jobs, outcome.plan.providers))
-        running = here.start()
+    struck = time.monotonic()
     _strike(running, kill)
     ended = here.commands.over(running)
-    _note(ended, kill, time.monotonic() - running.began - kill.after, outcome)
+    _note(ended, kill, time.monotonic() - struck, outcome)
+
+
+def _reached(here: Trial, kill: Kill) -> Running:
+    """A run that has come as far as the kill counts from: to its start, or to a request (none may come for a while)."""
+    asked = len(here.sandbox.requests())
+    running = here.start()
+    while not kill.early and running.age() < NO_REQUEST and running.lives(0.05):
+        if len(here.sandbox.requests(after=asked)) > 0:
+            break
+    return running
 
 
 def _strike(running: Running, kill: Kill) -> None:
@@ -152,7 +162,7 @@ def _let_credits_run_out(here: Trial, meddled: Meddling, outcome: Outcome) -> No
     """No credits for a while, during which one more run is killed; then there are plenty again."""
     account = {"provider": meddled.provider, "key": here.keys[meddled.provider]}
     here.sandbox.post("credits", **account, balance="0")
-    _one_kill(here, Kill(signal.SIGKILL, 2.0), outcome)
+    _one_kill(here, Kill(signal.SIGKILL, 1.0), outcome)
     here.sandbox.post("credits", **account, balance="100000")
 
 
