@@ -22,6 +22,7 @@ from runner.limits import RETRY_AFTER_CAP
 from runner.providers.reading import moment
 
 JSON = {"Content-Type": "application/json"}
+ZERO = "0001-01-01T00:00:00+08:05"  # Go's zero time in Shanghai
 DATE = datetime(2026, 11, 21, tzinfo=UTC)
 
 
@@ -191,7 +192,7 @@ async def test_a_run_survives_a_reset_in_milliseconds(tmp_path: Path, unit: int)
 
 
 @pytest.mark.parametrize(
-    "text", ["0001-01-01T00:00:00+08:05", "9999-12-31T23:59:59-08:00", "0001-01-01T00:00:00+00:01"]
+    "text", [ZERO, "9999-12-31T23:59:59-08:00", "0001-01-01T00:00:00+00:01"]
 )
 def test_a_time_outside_of_all_calendars_is_no_time(text: str) -> None:
     assert moment(text) is None
@@ -201,15 +202,14 @@ async def test_a_history_with_zero_times_is_survived(tmp_path: Path) -> None:
     def zero(said: Said) -> Said | None:
         if not is_list(said):
             return None
-        return replace(said, body=_with_times(said.body, "0001-01-01T00:00:00+08:05"))
+        return replace(said, body=_with_times(said.body, ZERO))
 
     async with scene(tmp_path) as s:
         for n in range(2):
             s.ask("happyhorse", f"made in the year one {n}", duration=5)
         async with liar(s, "happyhorse", zero) as proxy:
             assert await s.run() is Exit.DONE
-        listed = [said for said in proxy.seen if is_list(said)]
-        assert any(b"created_at" in said.body or b"createdAt" in said.body for said in listed)
+        assert any(said.body != _with_times(said.body, ZERO) for said in proxy.seen if is_list(said)), "it was told so"
 
 
 def _with_times(body: bytes, text: str) -> bytes:
@@ -233,7 +233,7 @@ def failing_with(code: str, **more: Any) -> Callable[[Said], Said | None]:
     return lambda said: told(said, change) if is_poll(said) else None
 
 
-@pytest.mark.parametrize("code", ["insufficient_credits", "paid_access_required", "service_busy"])
+@pytest.mark.parametrize("code", ["insufficient_credits", "paid_access_required"])
 async def test_a_refusal_as_task_failure_is_not_free_unless_it_is_said(tmp_path: Path, code: str) -> None:
     async with scene(tmp_path) as s:
         s.ask("happyhorse", "ordered once", duration=5)
@@ -246,9 +246,9 @@ async def test_a_refusal_as_task_failure_is_not_free_unless_it_is_said(tmp_path:
         assert job.standing.unsettled, "its refund is still asked for"
 
 
-@pytest.mark.parametrize("code", ["insufficient_credits", "paid_access_required", "service_busy"])
+@pytest.mark.parametrize("code", ["insufficient_credits", "paid_access_required"])
 async def test_a_free_refusal_as_task_failure_moves_the_account(tmp_path: Path, code: str) -> None:
-    async with scene(tmp_path) as s:
+    async with scene(tmp_path, speed=15) as s:  # slow enough to see a pause of 30 s before it is over
         s.ask("happyhorse", "ordered once", duration=5)
         async with liar(s, "happyhorse", failing_with(code, credits_used=0)):
             assert await s.run(wait=False) is Exit.PAUSED
@@ -262,7 +262,7 @@ async def test_a_free_refusal_as_task_failure_moves_the_account(tmp_path: Path, 
 
 
 async def test_a_dead_media_host_ends_with_a_person(tmp_path: Path) -> None:
-    async with scene(tmp_path, speed=2000.0) as s:
+    async with scene(tmp_path, speed=6000.0) as s:
         s.ask("seedance2ai", "its file's host is dead")
         await s.fault("seedance2ai", "lost_request", times=100_000, when="download")
         assert await s.run() is Exit.PERSON_NEEDED

@@ -286,7 +286,14 @@ async def test_known_states_of_a_plan(store: Store) -> None:
     await spread(store)
     keys = [order(n).key for n in range(1, 20)]
     found = await store.read(known_states, "first", keys)
-    assert sorted(found.values()) == ["failed", "queued", "queued", "queued", "running", "running"]
+    assert {key[:4]: (known.state, known.unpaid) for key, known in found.items()} == {
+        "0001": (State.RUNNING, False),
+        "0002": (State.RUNNING, False),
+        "0003": (State.QUEUED, True),
+        "0004": (State.FAILED, False),
+        "0005": (State.QUEUED, True),
+        "0006": (State.QUEUED, True),
+    }
     assert await store.read(known_states, "third", keys) == {}
 
 

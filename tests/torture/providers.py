@@ -118,6 +118,11 @@ class Providers:
         """The requests that were seen, oldest first, from behind the `after`-th."""
         return self.get(f"requests?limit=1000000&after={after}")["requests"]
 
+    def last_request(self, after: int = 0) -> int:
+        """The number of the newest request, or `after` if none has come since that one."""
+        found = self.requests(after)
+        return int(found[-1]["seq"]) if found else after
+
     def tasks(self) -> int:
         """How many tasks were ordered, whatever became of them."""
         providers = self.ledger()["providers"].values()

@@ -106,11 +106,13 @@ def _kill_and_go_on(here: Trial, outcome: Outcome, say: Say) -> None:
 
 def _one_kill(here: Trial, kill: Kill, outcome: Outcome) -> None:
     """Runs until the moment has come. What is finished before is given more to do."""
-    while (running := _reached(here, kill)) and not running.lives(kill.after):
+    running = _reached(here, kill)
+    while not running.lives(kill.after):
         ended = here.commands.over(running)
         if ended.code not in (0, 1, 4):
             outcome.findings.append(Finding("stopped", ended.said()))
         here.orders.grow(shares(outcome.plan.jobs, outcome.plan.providers))
+        running = _reached(here, kill)
     struck = time.monotonic()
     _strike(running, kill)
     ended = here.commands.over(running)
@@ -119,10 +121,10 @@ def _one_kill(here: Trial, kill: Kill, outcome: Outcome) -> None:
 
 def _reached(here: Trial, kill: Kill) -> Running:
     """A run that has come as far as the kill counts from: to its start, or to a request (none may come for a while)."""
-    asked = len(here.sandbox.requests())
+    asked = here.sandbox.last_request()
     running = here.start()
     while not kill.early and running.age() < NO_REQUEST and running.lives(0.05):
-        if len(here.sandbox.requests(after=asked)) > 0:
+        if here.sandbox.last_request(asked) > asked:
             break
     return running
 
