@@ -22,13 +22,15 @@ from runner.lifecycle import deciding, following
 from runner.limits import Window
 from runner.store import accounts as account_rows
 from runner.store import open_store
-from runner.store.tables import requests
+from runner.store.changes import requests
 
 # R14
 
 
 def without_end(connection: Connection) -> int:
-    return connection.execute(select(func.count()).select_from(requests).where(requests.c.ended_at.is_(None))).scalar_one()
+    return connection.execute(
+        select(func.count()).select_from(requests).where(requests.c.ended_at.is_(None))
+    ).scalar_one()
 
 
 @pytest.mark.parametrize("fault", [None, "poll_500"])

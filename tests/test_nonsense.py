@@ -191,9 +191,7 @@ async def test_a_run_survives_a_reset_in_milliseconds(tmp_path: Path, unit: int)
 # R8
 
 
-@pytest.mark.parametrize(
-    "text", [ZERO, "9999-12-31T23:59:59-08:00", "0001-01-01T00:00:00+00:01"]
-)
+@pytest.mark.parametrize("text", [ZERO, "9999-12-31T23:59:59-08:00", "0001-01-01T00:00:00+00:01"])
 def test_a_time_outside_of_all_calendars_is_no_time(text: str) -> None:
     assert moment(text) is None
 

@@ -225,7 +225,7 @@ def _log_request(connection: Any, now: datetime, account: str) -> tuple[bool, in
     """Logged with its latest possible end: should we die before the answer, it does not count for ever."""
     from runner.client.asking import ASK_SECONDS
     from runner.store.changes import end_requests
-    from runner.store.claims import claim_request
+    from runner.store.windows import claim_request
 
     allowed, row, at = claim_request(connection, now, NOBODY, account)
     if row is not None:

@@ -18,7 +18,8 @@ from runner.lifecycle import fetching, following, looking, submitting
 from runner.lifecycle.desk import Desk
 from runner.limits import poll_every
 from runner.store import accounts as account_rows
-from runner.store.claims import Intent, Round, Wants, claim, submission_room
+from runner.store.claims import Round, Wants, claim, submission_room
+from runner.store.intents import Intent
 from runner.store.work import Work, load, peek
 
 log = structlog.get_logger("runner")

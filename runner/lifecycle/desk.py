@@ -21,7 +21,8 @@ from runner.providers.description import Provider
 from runner.store import Store
 from runner.store import accounts as account_rows
 from runner.store.changes import end_requests
-from runner.store.claims import Claim, claim_request
+from runner.store.intents import Claim
+from runner.store.windows import claim_request
 from runner.store.work import Work
 from runner.verdicts.polling import Poll
 
@@ -94,7 +95,7 @@ class Desk:
             self.told_limit = limit
 
     async def permitted(self, keep: int = 0) -> tuple[bool, int | None, datetime | None]:
-        """The right to make one more unpaid request, if it can be had now: see `claims.claim_request`."""
+        """The right to make one more unpaid request, if it can be had now: see `windows.claim_request`."""
         return await self.store.write(claim_request, self.now(), self.worker, self.account, keep)
 
     async def permit(self) -> int | None:

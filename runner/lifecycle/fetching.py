@@ -17,7 +17,7 @@ from runner.jobs import Change, Event, Failure, OutputRow, Standing, State
 from runner.ledger import as_text
 from runner.lifecycle.desk import Desk
 from runner.limits import backoff
-from runner.store.claims import Claim
+from runner.store.intents import Claim
 from runner.store.work import Work, outputs_of
 
 TRIES = 8  # fruitless tries of one URL before the task is asked for a fresh one …

@@ -16,7 +16,7 @@ from runner.lifecycle.desk import Desk
 from runner.lifecycle.pausing import move_account
 from runner.store import accounts as account_rows
 from runner.store import prices
-from runner.store.claims import Claim
+from runner.store.intents import Claim
 from runner.store.work import Work
 from runner.verdicts.polling import after_poll, after_settling
 

@@ -15,7 +15,7 @@ from runner.exchange import Listed, Refusal
 from runner.jobs import Change, Event, Standing, State
 from runner.lifecycle.desk import Desk
 from runner.lifecycle.following import page, unless_fenced
-from runner.store.claims import Claim
+from runner.store.intents import Claim
 from runner.store.work import Work, foreign_tasks, owned_task_ids, unknowns
 from runner.verdicts.looking import TOLERANCE, Question, identify
 from runner.verdicts.submission import next_look

@@ -20,7 +20,7 @@ from runner.providers.description import Reference
 from runner.store import accounts as account_rows
 from runner.store import hosted
 from runner.store.brink import Brink
-from runner.store.claims import Claim, Intent
+from runner.store.intents import Claim, Intent
 from runner.store.work import Work, learned
 from runner.verdicts.submission import (
     Outcome,

@@ -2,7 +2,9 @@
 
 tables      the schema                     store       the door: open, own, record, read
 changes     events move jobs               pen         one writer, shared commits
-claims      the right to make a request    brink       before the first byte leaves
+claims      the right to make a request    intents     what will be paid, frozen and reserved
+accounts    limits that hold for everyone  windows     the request log
+waking      when to look again             brink       before the first byte leaves
 enqueue     what a manifest asks for       work        jobs as the lifecycle sees them
 ownership   locks, heartbeats, rescue      queries     what people read
 """

@@ -18,13 +18,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from runner.jobs import QUIET, Change, OutputRow
 from runner.ledger import Entry, EntryKind, to_micros
 from runner.store.rows import INTEGER, REAL, TEXT, Columns, add, rowset, run, storable
-from runner.store.tables import Attempt, EventRow, Job, LedgerRow, Output, Request, Total, ticks
+from runner.store.tables import Attempt, EventRow, Job, LedgerRow, Output, Request, ticks, totals
 
 jobs = Job.__table__  # type: ignore[attr-defined]
 attempts = Attempt.__table__  # type: ignore[attr-defined]
 outputs = Output.__table__  # type: ignore[attr-defined]
 ledger = LedgerRow.__table__  # type: ignore[attr-defined]
-totals = Total.__table__  # type: ignore[attr-defined]
 events = EventRow.__table__  # type: ignore[attr-defined]
 requests = Request.__table__  # type: ignore[attr-defined]
 

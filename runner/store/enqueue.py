@@ -15,9 +15,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.jobs import UNPAID, Event, State
 from runner.limits import Window
-from runner.store.changes import events, jobs, totals
-from runner.store.claims import accounts, batches
+from runner.store.changes import events, jobs
 from runner.store.rows import add
+from runner.store.tables import accounts, batches, totals
 
 CHUNK = 2000
 

@@ -23,8 +23,7 @@ from runner.errors import ErrorKind, LocalError, OwnedError
 from runner.jobs import Answer, Change, Event, Failure, State
 from runner.ledger import release
 from runner.store.changes import apply, jobs, requests
-from runner.store.claims import IS_MOVING
-from runner.store.tables import Worker
+from runner.store.tables import IS_MOVING, Worker
 from runner.store.work import Work, load
 
 workers = Worker.__table__  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from runner.errors import InternalError, LocalError, Taken
-from runner.store.claims import lock_accounts
+from runner.store.accounts import lock_accounts
 from runner.store.transactions import Transactions
 
 T = TypeVar("T")

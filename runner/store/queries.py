@@ -15,8 +15,8 @@ from sqlalchemy import Connection, func, select, text
 from runner.jobs import State
 from runner.ledger import ZERO
 from runner.limits import Window
-from runner.store.changes import attempts, events, jobs, outputs, totals
-from runner.store.claims import IS_MOVING, QUEUED, accounts, batches
+from runner.store.changes import attempts, events, jobs, outputs
+from runner.store.tables import IS_MOVING, QUEUED, accounts, batches, totals
 from runner.store.work import Work, as_work, everything
 
 PAGE = 500

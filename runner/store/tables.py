@@ -117,6 +117,12 @@ STRICT: dict[str, Any] = {"sqlite_strict": True}
 POSTPONED = "state = 'queued' AND due_at > created_at"
 MOVING = "state IN ('submitting', 'unknown', 'running', 'downloading')"
 
+# SQLite uses a partial index only for a query that repeats the index's own condition to the letter.
+IS_MOVING = text(f"jobs.{MOVING}")
+IS_POSTPONED = text(POSTPONED)
+IS_UNSETTLED = text("jobs.settle_at IS NOT NULL")
+QUEUED = text("jobs.state = 'queued'")
+
 
 class Meta(Table, table=True):
     """Facts about the queue itself: `salt` (hex, for key fingerprints) and `created_at`."""
@@ -370,3 +376,8 @@ class LearnedPrice(Table, table=True):
     shape: str = Field(sa_column=Column(Text, primary_key=True))
     credits: Decimal = _credits()
     seen_at: datetime = _time(nullable=False)
+
+
+accounts = Account.__table__  # type: ignore[attr-defined]
+batches = Batch.__table__  # type: ignore[attr-defined]
+totals = Total.__table__  # type: ignore[attr-defined]

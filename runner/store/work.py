@@ -14,8 +14,7 @@ from runner.errors import ErrorKind
 from runner.jobs import Failure, OutputRow, Standing, State
 from runner.ledger import Bill
 from runner.store.changes import attempts, jobs, outputs
-from runner.store.claims import IS_MOVING, QUEUED, batches
-from runner.store.tables import LearnedPrice
+from runner.store.tables import IS_MOVING, QUEUED, LearnedPrice, batches
 
 learned_prices = LearnedPrice.__table__  # type: ignore[attr-defined]
 

@@ -63,7 +63,7 @@ MUTANTS = {
     """, "after-link:1"),
     "starts begin with an empty window": Mutant("limits", """
         from runner.store import claims
-        claims._request_ends = lambda *more: []
+        claims.request_ends = lambda *more: []
     """, "answer-read:40"),
 }  # fmt: skip
 

@@ -27,8 +27,9 @@ from runner.limits import Window
 from runner.store import Store, open_store
 from runner.store.brink import Brink
 from runner.store.changes import events, jobs
-from runner.store.claims import Claim, Intent, Round, Wants, claim
+from runner.store.claims import Round, Wants, claim
 from runner.store.enqueue import AccountSettings, Enqueued, NewBatch, NewJob, enqueue, save_accounts
+from runner.store.intents import Claim, Intent
 from runner.store.work import Work, load, peek
 from runner.verdicts.polling import Poll, after_poll
 from runner.verdicts.submission import Outcome, Submission, after_submission, idempotency_key

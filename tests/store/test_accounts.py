@@ -8,9 +8,9 @@ from decimal import Decimal
 import pytest
 
 from runner.store import Store, accounts, hosted, prices
-from runner.store.claims import accounts as account_table
 from runner.store.claims import submission_room
 from runner.store.queries import account_rows
+from runner.store.tables import accounts as account_table
 from runner.store.work import learned, peek
 from store.kit import ACCOUNT, T0, HandClock, fill, intents, rows, seconds, settings, take, two_stores
 

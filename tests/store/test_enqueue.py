@@ -14,10 +14,10 @@ import pytest
 from runner.errors import InternalError, Taken
 from runner.jobs import Event, State
 from runner.store import Store, accounts, open_store
-from runner.store.changes import events, jobs, totals
-from runner.store.claims import accounts as account_table
-from runner.store.claims import batches
+from runner.store.changes import events, jobs
 from runner.store.enqueue import CHUNK, NewJob, enqueue, save_accounts
+from runner.store.tables import accounts as account_table
+from runner.store.tables import batches, totals
 from runner.verdicts.submission import Unsent
 from store.kit import (
     ACCOUNT,

@@ -15,9 +15,10 @@ from runner.errors import Fenced
 from runner.exchange import Accepted, Action, Phase, Refusal, Report, ResultFile
 from runner.jobs import TERMINAL, Event, State
 from runner.store import Store, ownership
-from runner.store.changes import attempts, events, jobs, ledger, totals
-from runner.store.claims import Claim
+from runner.store.changes import attempts, events, jobs, ledger
+from runner.store.intents import Claim
 from runner.store.queries import sums
+from runner.store.tables import totals
 from runner.verdicts.polling import Poll, after_poll, after_settling
 from runner.verdicts.submission import Outcome, Unanswered, Unsent, after_submission
 from store import kit

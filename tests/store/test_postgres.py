@@ -14,11 +14,12 @@ from sqlalchemy import Connection, make_url, text
 from runner.errors import LocalError, NoQueue
 from runner.exchange import Accepted
 from runner.store import open_store, ownership, read_store
-from runner.store.changes import jobs, totals
+from runner.store.changes import jobs
 from runner.store.claims import claim
 from runner.store.facts import meta
 from runner.store.ownership import workers
 from runner.store.store import rescue
+from runner.store.tables import totals
 from runner.verdicts.submission import after_submission
 from store.kit import (
     ACCOUNT,

@@ -11,7 +11,7 @@ from runner.exchange import Action
 from runner.jobs import Event, State
 from runner.store import Store, accounts, open_store
 from runner.store.changes import end_requests, requests
-from runner.store.claims import claim_request
+from runner.store.windows import claim_request
 from runner.verdicts.submission import after_submission
 from store.kit import (
     ACCOUNT,

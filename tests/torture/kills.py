@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 START = 1.2  # wall seconds that a run needs, about, before it does anything
-HANDLED_AFTER = 0.4  # … before it hears signals: until then even a polite one simply ends it
 SHARES = ((signal.SIGKILL, 0.7), (signal.SIGTERM, 0.2), (signal.SIGINT, 0.1))
 
 
@@ -30,11 +29,10 @@ def schedule(seed: str, mean: float) -> Iterator[Kill]:
     drawn = random.Random(f"kills:{seed}")
     while True:
         number = drawn.choices([each for each, _ in SHARES], [share for _, share in SHARES])[0]
-        early = drawn.random() < 0.12
+        early = number is signal.SIGKILL and drawn.random() < 0.15  # Python itself hears no polite one so soon
         after = drawn.uniform(0.02, START) if early else drawn.expovariate(1 / mean)
-        polite = number is not signal.SIGKILL
-        again = drawn.uniform(0.15, 1.0) if polite and drawn.random() < 0.3 else None
-        yield Kill(number, max(after, HANDLED_AFTER) if polite and early else after, early, again)
+        again = drawn.uniform(0.15, 1.0) if number is not signal.SIGKILL and drawn.random() < 0.3 else None
+        yield Kill(number, after, early, again)
 
 
 @dataclass(frozen=True)

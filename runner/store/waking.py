@@ -1,0 +1,58 @@
+"""When a lane should look again: the next moment at which something of its account falls due by itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from runner.jobs import TERMINAL, State
+from runner.limits import next_room
+from runner.store.accounts import LockedAccount
+from runner.store.changes import jobs
+from runner.store.intents import lost_answers_until
+from runner.store.tables import IS_MOVING, IS_POSTPONED, IS_UNSETTLED
+from runner.store.windows import request_ends
+
+
+def wake_at(connection: Connection, now: datetime, account: LockedAccount, *, keyed: bool) -> datetime | None:
+    """The next moment at which something of this account falls due by itself.
+
+    What is due already and was not claimed waits for something else: for hands, which their owner knows, for room in
+    the window, or for the next walk over the list. Downloads go whatever the account may do.
+    """
+    download = _next_due(connection, now, account, [State.DOWNLOADING])
+    if account.stopped is not None:
+        return download  # for the rest a person is needed
+    if account.blocked(now):
+        return _earliest(now, download, account.blocked_until)
+    full = next_room(account.windows, request_ends(connection, now, account), now)
+    asked = [_next_due(connection, now, account, [State.UNKNOWN, State.RUNNING]), _next_bill(connection, now, account)]
+    asking = [max(at, full) if at is not None and full is not None else at for at in asked]
+    lost = None if keyed else lost_answers_until(connection, account.name, now)
+    postponed = _postponed_until(connection, now, account)
+    return _earliest(now, download, *asking, postponed, full, lost, account.paused_until, account.list_at)
+
+
+def _earliest(now: datetime, *times: datetime | None) -> datetime | None:
+    return min((at for at in times if at is not None and at > now), default=None)
+
+
+def _next_due(connection: Connection, now: datetime, account: LockedAccount, states: list[State]) -> datetime | None:
+    later = [IS_MOVING, jobs.c.account == account.name, jobs.c.state.in_(states), jobs.c.due_at > now]
+    return _least(connection, jobs.c.due_at, *later, jobs.c.lease.is_(None))
+
+
+def _next_bill(connection: Connection, now: datetime, account: LockedAccount) -> datetime | None:
+    later = [IS_UNSETTLED, jobs.c.account == account.name, jobs.c.state.in_(TERMINAL), jobs.c.settle_at > now]
+    return _least(connection, jobs.c.settle_at, *later, jobs.c.lease.is_(None))
+
+
+def _postponed_until(connection: Connection, now: datetime, account: LockedAccount) -> datetime | None:
+    return _least(connection, jobs.c.due_at, IS_POSTPONED, jobs.c.account == account.name, jobs.c.due_at > now)
+
+
+def _least(connection: Connection, time: Any, *conditions: Any) -> datetime | None:
+    found: datetime | None = connection.execute(select(func.min(time)).where(*conditions)).scalar_one()
+    return found

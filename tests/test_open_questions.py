@@ -1,0 +1,356 @@
+"""Paid requests whose answer got lost, or came at a bad moment: never paid twice, and never forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from liar import Lie, Said, liar
+from scene import Scene, scene, states, until
+
+from runner.clock import Clock
+from runner.engine import Engine, Exit
+from runner.engine import lane as lanes
+from runner.engine import run as runs
+from runner.errors import LocalError
+from runner.exchange import Accepted
+from runner.jobs import Change, Event, Standing, State
+from runner.ledger import Bill
+from runner.lifecycle import deciding, looking, submitting
+from runner.lifecycle.deciding import Declined
+from runner.lifecycle.desk import Desk
+from runner.store import place
+from runner.store.work import Work
+from runner.verdicts.submission import CONFLICT_WINDOW, Submission, beyond_key_window
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MEDIA = Path(__file__).parent.parent / "runner" / "sandbox" / "media"
+
+
+def ahead(clock: Clock, seconds: float) -> Clock:
+    """The same clock, set forward (or back)."""
+    return Clock(clock.speed, clock.anchor - seconds / (clock.speed - 1))
+
+
+def at_the_queue(s: Scene, statement: str) -> None:
+    """What another process does to the queue meanwhile."""
+    connection = sqlite3.connect(s.db, isolation_level=None, timeout=5)
+    connection.execute(statement)
+    connection.close()
+
+
+async def cut_off(s: Scene, provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends while the provider has accepted an order and says nothing: its answer never comes."""
+    monkeypatch.setattr(runs, "PATIENCE", 0.0)
+    await s.fault(provider, "hang", when="submit")
+    await stopped_when(s, lambda: bool(s.tasks(provider)))
+    assert states(await s.jobs()) == ["unknown"]
+
+
+async def stopped_when(s: Scene, condition: Callable[[], bool]) -> None:
+    async with s.engine() as engine:
+        work = asyncio.create_task(engine.run())
+        await until(condition)
+        engine.stop.set()
+        await work
+
+
+# R11
+
+
+async def test_an_answer_that_comes_after_the_lease_is_gone_is_dropped_quietly(tmp_path: Path) -> None:
+    rescued = False
+    async with scene(tmp_path) as s:
+
+        def rescue(said: Said) -> Said | None:
+            nonlocal rescued
+            if said.method == "POST" and not rescued:
+                rescued = True
+                at_the_queue(s, "UPDATE jobs SET state = 'unknown', lease = NULL, owner = NULL "
+                                "WHERE state = 'submitting'")  # fmt: skip
+            return None
+
+        s.ask("seedance2ai", "slept too long")
+        async with liar(s, "seedance2ai", rescue) as proxy:
+            assert await s.run() is Exit.DONE
+        assert proxy.count("POST") == 2, "the same key asks once more"
+        assert len(s.tasks("seedance2ai")) == 1
+
+
+# R12
+
+
+async def test_a_job_that_a_person_cancels_while_it_is_prepared_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "frame.png"
+    picture.write_bytes(next(iter(sorted(MEDIA.glob("*.png")))).read_bytes())
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "its file is gone", duration=5, files={"first_frame": picture})
+        s.ask("happyhorse", "goes on", duration=5)
+        picture.unlink()
+        inspect = submitting.references.inspect
+
+        def meanwhile(path: Path) -> Any:
+            at_the_queue(s, "UPDATE jobs SET state = 'cancelled' WHERE id = 1 AND state = 'queued'")
+            return inspect(path)
+
+        monkeypatch.setattr(submitting.references, "inspect", meanwhile)
+        assert await s.run() is Exit.DONE
+        assert states(await s.jobs()) == ["cancelled", "succeeded"]
+
+
+async def test_two_that_hold_the_same_open_question_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "paid with the first key", duration=5)
+        await cut_off(s, "happyhorse", monkeypatch)
+        seen = await s.jobs()
+        monkeypatch.setattr(looking, "unknowns", lambda *_: seen)  # both have read it before either has held it
+        s.keys["happyhorse"] = "another-key"
+        async with s.engine() as engine:
+            [lane] = engine.lanes
+            await looking.hold_foreign(lane.desk)
+            await looking.hold_foreign(lane.desk)
+        assert states(await s.jobs()) == ["held"]
+
+
+# R13
+
+
+@pytest.mark.parametrize("provider", ["seedance2ai", "happyhorse"])
+async def test_an_open_question_of_another_key_is_never_resent_nor_looked_for(
+    tmp_path: Path, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as s:
+        s.ask(provider, "whose account is it", duration=5)
+        await cut_off(s, provider, monkeypatch)
+
+        async def too_early(_: Desk) -> None:
+            """The lane starts while the job is still under another worker's lease."""
+
+        monkeypatch.setattr(looking, "hold_foreign", too_early)
+        s.keys[provider] = s.sandbox.keys[provider] + "-other"
+        async with liar(s, provider) as proxy:
+            assert await s.run() is Exit.PERSON_NEEDED
+        assert proxy.count("POST") == 0
+        [job] = await s.jobs()
+        assert (job.standing.state, job.standing.looks) == (State.HELD, 0)
+        assert len(s.tasks(provider)) == 1
+
+
+# R17, R18
+
+
+def question(now: datetime, outcome: str = "no_answer", answered_at: datetime | None = None) -> Submission:
+    """A request that left at NOW and has no definitive answer; the provider keeps keys for an hour."""
+    standing = Standing(State.SUBMITTING, NOW, attempts=1)
+    return Submission(
+        1, 1, standing, 1, Bill(), outcome, NOW, answered_at, True, False, HOUR, timedelta(seconds=5), None, now
+    )
+
+
+def test_a_question_from_the_future_has_no_known_age() -> None:
+    assert beyond_key_window(question(NOW - timedelta(seconds=1)))
+    assert beyond_key_window(question(NOW - timedelta(days=1)))
+    assert not beyond_key_window(question(NOW))
+    assert not beyond_key_window(question(NOW + HOUR))
+    assert beyond_key_window(question(NOW + HOUR + timedelta(seconds=1)))
+
+
+@given(st.integers(0, 120), st.integers(0, 300))
+def test_a_conflict_proves_the_key_for_one_window_more(said: int, asked: int) -> None:
+    answered_at, now = NOW + timedelta(minutes=said), NOW + timedelta(minutes=asked)
+    sub = question(now, "conflict", answered_at)
+    alive = now <= NOW + HOUR or (now <= answered_at + HOUR and now <= NOW + CONFLICT_WINDOW)
+    assert beyond_key_window(sub) is not alive
+
+
+async def test_a_clock_that_was_set_back_sends_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene(tmp_path) as s:
+        right = s.clock
+        s.ask("seedance2ai", "one lighthouse")
+        s.clock = ahead(right, 86_400)
+        await cut_off(s, "seedance2ai", monkeypatch)
+        s.clock = right
+        at_the_queue(s, "UPDATE jobs SET due_at = 0")  # the longest outage, without the wait
+        async with liar(s, "seedance2ai") as proxy:
+            assert await s.run() is Exit.PERSON_NEEDED
+        assert proxy.count("POST") == 0
+        assert states(await s.jobs()) == ["held"]
+
+
+async def test_an_old_conflict_does_not_stretch_the_key_window(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.ask("seedance2ai", "one lighthouse")
+        lie, posts = first_broken_then_conflict()
+        async with liar(s, "seedance2ai", lie) as proxy:
+            await stopped_when(s, lambda: len(posts) == 2)
+            [job] = await s.jobs()
+            assert job.attempt is not None
+            assert (job.standing.state, job.attempt.outcome) == (State.UNKNOWN, "conflict")
+            before = proxy.count("POST")
+            s.clock = ahead(s.clock, 5400)
+            assert await s.run() is Exit.PERSON_NEEDED
+            assert proxy.count("POST") == before
+        assert states(await s.jobs()) == ["held"]
+
+
+def first_broken_then_conflict() -> tuple[Lie, list[Said]]:
+    posts: list[Said] = []
+
+    def lie(said: Said) -> Said | None:
+        if said.method != "POST":
+            return None
+        posts.append(said)
+        status, code = (500, "internal_error") if len(posts) == 1 else (409, "idempotency_conflict")
+        return replace(said, status=status, body=b'{"error":{"code":"%s","message":"x"}}' % code.encode())
+
+    return lie, posts
+
+
+# R19
+
+
+async def test_a_retry_waits_for_the_refund_of_the_failed_task(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "fails, refunded late", duration=5)
+        await s.fault("happyhorse", "late_refund", when="submit", seconds=3000)
+        assert await s.run() is Exit.SOME_FAILED
+        [job] = await s.jobs()
+        assert job.charged - job.refunded == 38
+        answer = deciding.retry(job, [], s.clock.now())
+        assert isinstance(answer, Declined)
+        assert answer.later
+        asked_out = replace(job, standing=replace(job.standing, settle_at=None))
+        taken = deciding.retry(asked_out, [], s.clock.now())
+        assert isinstance(taken, Change), "when nobody asks for it any more it need not be waited for"
+        assert taken.data["not_refunded"] == "38"
+
+
+# R20
+
+
+@pytest.mark.parametrize("seconds", [600, -600])
+async def test_the_first_look_after_a_start_knows_the_providers_clock(
+    tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as s:
+        s.clock = ahead(s.clock, seconds)
+        s.ask("happyhorse", "findable", duration=5)
+        await cut_off(s, "happyhorse", monkeypatch)
+        s.clock = ahead(s.clock, 1200)  # twenty minutes later the first look is also the last
+        assert await s.run() is Exit.DONE
+        [job], [task] = await s.jobs(), s.tasks("happyhorse")
+        assert job.standing.task_id == task["id"]
+
+
+# R22
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_the_id_of_a_paid_task_is_stored_when_there_is_room_again(
+    tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "SAVE_AGAIN", (0.0, 0.0, 0.0, 0.0))
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "a still", model="nano-banana-2")
+        async with s.engine() as engine:
+            tried = disk_full(engine, times)
+            assert await engine.run() is Exit.DONE
+            assert not place._ballast(Path(s.db)).exists(), "its room was given back"
+        assert len(tried) == times + 1
+        [job], [task] = await s.jobs(), s.tasks("happyhorse")
+        assert job.standing.task_id == task["id"]
+
+
+async def test_the_id_of_a_paid_task_is_told_where_it_cannot_be_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "SAVE_AGAIN", (0.0, 0.0))
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "a still", model="nano-banana-2")
+        async with s.engine() as engine:
+            disk_full(engine, 1000)
+            with pytest.raises(LocalError) as said:
+                await engine.run()
+        [task] = s.tasks("happyhorse")
+        assert task["id"] in said.value.message
+        assert f"--adopt {task['id']}" in (said.value.hint or "")
+
+
+def disk_full(engine: Engine, times: int) -> list[Change]:
+    """The next `times` tries to record an accepted order fail as a full disk does; the list is of all tries."""
+    record, tried = engine.store.record, []
+
+    async def full(*changes: Change) -> None:
+        if any(change.event is Event.ACCEPTED for change in changes):
+            tried.append(changes[0])
+            if len(tried) <= times:
+                raise LocalError("the disk is full", "make room")
+        await record(*changes)
+
+    engine.store.record = full  # type: ignore[method-assign]
+    return tried
+
+
+# R23
+
+
+async def test_nothing_is_paid_for_after_the_first_signal(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "a still", model="nano-banana-2")
+        async with s.engine() as engine:
+            [lane] = engine.lanes
+            read, stopped = engine.store.read, False
+
+            async def slow_disk(function: Callable[..., Any], *args: Any) -> Any:
+                nonlocal stopped
+                found = await read(function, *args)
+                if function is lanes.load and args[0] and not stopped:
+                    stopped = True
+                    engine.stop.set()
+                    await until(lambda: lane.stopping)
+                return found
+
+            engine.store.read = slow_disk  # type: ignore[method-assign]
+            await engine.run()
+        assert stopped
+        assert s.tasks("happyhorse") == []
+        assert states(await s.jobs()) == ["queued"], "what was claimed is given back"
+        assert (await s.run(), len(s.tasks("happyhorse"))) == (Exit.DONE, 1)
+
+
+# R27
+
+
+async def test_an_answer_is_recorded_even_if_its_task_is_cancelled_in_that_very_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = []
+    pay = submitting._pay
+
+    async def cancelled_then(desk: Desk, work: Work, claim: Any) -> Any:
+        answers.append(await pay(desk, work, claim))
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return answers[-1]
+
+    monkeypatch.setattr(submitting, "_pay", cancelled_then)
+    async with scene(tmp_path, render=600) as s:
+        s.ask("happyhorse", "a still", model="nano-banana-2")
+        await stopped_when(s, lambda: bool(answers))
+        [job] = await s.jobs()
+        assert isinstance(answers[0], Accepted)
+        assert (job.standing.state, job.standing.task_id) == (State.RUNNING, answers[0].task_id)
