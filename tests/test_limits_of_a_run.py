@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -124,8 +125,9 @@ async def test_the_balance_is_asked_only_with_something_to_submit(tmp_path: Path
         s.ask("happyhorse", "poor", duration=5)
         async with liar(s, "happyhorse") as proxy, s.engine() as engine:
             [lane] = engine.lanes
+            an_hour_ago = s.clock.now() - timedelta(hours=1)
             await engine.store.write(
-                account_rows.pause, s.clock.now(), "happyhorse", "insufficient_credits", "poor", 0.0
+                account_rows.pause, an_hour_ago, "happyhorse", "insufficient_credits", "poor", None
             )
             assert len(await lane._intents()) == 1
             assert proxy.count("GET", "/credits") == 1, "before an order is tried again"

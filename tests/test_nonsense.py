@@ -149,8 +149,8 @@ async def test_a_refused_list_says_nothing_about_any_task(tmp_path: Path, status
         body = b'{"data":null,"error":{"code":"not_found","message":"no route"}}'
         return replace(said, status=status, headers=JSON, body=body) if is_list(said) else None
 
-    async with scene(tmp_path) as s:
-        for n in range(3):
+    async with scene(tmp_path, render=120) as s:
+        for n in range(4):
             s.ask("happyhorse", f"the list is broken {n}", duration=5)
         async with liar(s, "happyhorse", no_route) as proxy:
             assert await s.run() is Exit.DONE
@@ -202,8 +202,8 @@ async def test_a_history_with_zero_times_is_survived(tmp_path: Path) -> None:
             return None
         return replace(said, body=_with_times(said.body, ZERO))
 
-    async with scene(tmp_path) as s:
-        for n in range(2):
+    async with scene(tmp_path, render=120) as s:
+        for n in range(4):
             s.ask("happyhorse", f"made in the year one {n}", duration=5)
         async with liar(s, "happyhorse", zero) as proxy:
             assert await s.run() is Exit.DONE

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code (design.md section 10). `argv` defaults to the process's own."""
-    from runner.cli.calling import call
+    try:
+        from runner.cli.calling import call
 
-    return call(argv)
+        return call(argv)
+    except KeyboardInterrupt:  # while it was still being imported
+        return 130

@@ -14,7 +14,7 @@ from runner.store import Store
 from runner.store.ownership import rescue as give_back
 from runner.store.queries import AccountRow, Standings, account_rows, standings
 
-PATIENCE = 10.0  # wall seconds that paid requests on the wire are awaited after the first signal
+PATIENCE = 8.5  # wall seconds that paid requests on the wire are awaited: a signal ends the run within ten
 CHECK_EVERY = 0.5  # wall seconds between two looks whether the run is over, at least
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,9 @@ class Mutant:
     crime: str
     patch: str
     wish: str
+    orders: Mapping[str, int] = field(
+        default_factory=lambda: {"hh-video": 4, "hh-moderated": 1, "sd-video": 10, "sd-moderated": 1}
+    )
 
 
 MUTANTS = {
@@ -34,7 +37,7 @@ MUTANTS = {
         def forgetful(work, now):
             return honest(replace(work, attempt=replace(work.attempt, brink_at=None)), now)
         ownership.interrupted = forgetful
-    """, "request-sent:2"),
+    """, "request-sent:2", {"hh-video": 4}),
     "an open question is given up": Mutant("lost", """
         from types import SimpleNamespace
         from runner.jobs import TRANSITIONS, Event, State
@@ -83,7 +86,7 @@ def _tried(folder: Path, mutant: Mutant) -> Verdict:
     (folder / "patch").mkdir(parents=True)
     (folder / "patch" / "sitecustomize.py").write_text("\n".join(line[8:] for line in lines))
     with trial(folder, PROVIDERS, seed="mutant", speed=60, render=30, limits=LIMITS) as here:
-        here.orders.grow({"hh-video": 4, "hh-moderated": 1, "sd-video": 10, "sd-moderated": 1})
+        here.orders.grow(mutant.orders)
         _broken(here, folder, RUNNER_FAILPOINT=mutant.wish)
         _broken(here, folder)
         return judge(here.evidence(None))

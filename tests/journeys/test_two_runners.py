@@ -131,16 +131,16 @@ def _dsn(database: str) -> str:
 def test_quick_restarts_keep_the_limits(tmp_path: Path) -> None:
     """Every start looks after everything at once: the log of requests must outlive the process (reliability.md F112).
 
-    Each run dies of its twelfth answer, so the next one starts as soon as the limits let it.
+    Each run dies of its eighth answer, so the next one starts as soon as the limits let it.
     """
-    limits = {"happyhorse": Limits(6, 10), "seedance2ai": Limits(12, 30)}
-    with trial(tmp_path, PROVIDERS, seed="quick", speed=20, render=36000, limits=limits) as here:
+    limits = {"happyhorse": Limits(6, 10), "seedance2ai": Limits(12, 40)}
+    with trial(tmp_path, PROVIDERS, seed="quick", speed=6, render=36000, limits=limits) as here:
         here.orders.grow({"hh-video": 8, "hh-upload": 2, "sd-video": 20})
         for _ in range(RESTARTS):
-            assert here.run(RUNNER_FAILPOINT="answer-read:12").code == 137
+            assert here.run(RUNNER_FAILPOINT="answer-read:8").code == 137
         seen = here.evidence(None).seen
         for account, allowed in limits.items():
             assert seen[account].per_minute <= allowed.per_minute
             assert seen[account].in_flight <= allowed.concurrency
             assert seen[account].refused == 0
-        assert seen["seedance2ai"].per_minute >= 25, "it never came near the limit"
+        assert seen["seedance2ai"].per_minute > 8, "no minute held more than one run: that was no quick succession"

@@ -6,7 +6,7 @@ loop and, where they do not open queues themselves, one open store for each engi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -26,6 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_heartbeats() -> Iterator[None]:
+    """The clocks of these tests jump by minutes: a heartbeat in the middle of a slow test would find others dead."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ownership, "HEARTBEAT_SECONDS", 3600.0)
+        yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -77,7 +85,7 @@ async def store(opened: Store, clock: HandClock) -> AsyncIterator[Store]:
     """An owned, empty queue."""
     opened.clock = clock
     await opened.write(empty)
-    await opened.write(ownership.register, clock.now(), opened.worker)
+    await opened.write(ownership.heartbeat, clock.now(), opened.worker)
     yield opened
 
 

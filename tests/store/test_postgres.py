@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ async def test_a_crowd_and_a_claim_do_not_wait_for_a_claim_elsewhere_crosswise(
         await fill(store, 3, accounts=[settings(concurrency=9)])
         [claimed] = await take_submissions(store, 1)
         await mark_brink(store, claimed)
-        accepted = after_submission(await submission(store, claimed), Accepted("task-1", None))
+        accepted = after_submission(await submission(store, claimed), Accepted("task-1", Decimal(9)))
         ready = await intents(store)
         elsewhere = await asyncpg.connect(plain(postgres_queue_db))
         try:
@@ -61,7 +62,7 @@ async def test_a_crowd_and_a_claim_do_not_wait_for_a_claim_elsewhere_crosswise(
             await elsewhere.execute("SELECT 1 FROM accounts WHERE name = $1 FOR UPDATE", ACCOUNT)
             both = asyncio.gather(store.record(*accepted), store.write(claim, clock.now(), wants(store, intents=ready)))
             await blocked(postgres_queue_db, both)
-            await elsewhere.execute("SET LOCAL lock_timeout = '5s'")
+            await elsewhere.execute("SET LOCAL lock_timeout = '300ms'")
             await elsewhere.execute("UPDATE totals SET estimated = estimated + 0")
             await elsewhere.execute("UPDATE jobs SET errors = errors")
             await claiming.commit()

@@ -43,6 +43,7 @@ from store.kit import (
     rows,
     seconds,
     set_running,
+    settings,
     state_of,
     step,
     submission,
@@ -211,6 +212,26 @@ async def test_cancel_before_finish(race: Race) -> None:
         assert await transaction.commit() == 0
     assert await finishing is None
     assert await state_of(race.one, finish.job_id) is State.DOWNLOADING
+
+
+# claim × claim: the last slot, the last request of the window, the last credits
+
+
+@pytest.mark.parametrize(
+    ("limits", "budget"),
+    [({"concurrency": 1}, None), ({"windows": [(1, 60)]}, None), ({}, {ACCOUNT: "10"})],
+    ids=["slot", "request", "credits"],
+)
+async def test_two_who_claim_the_last_one(race: Race, limits: dict[str, Any], budget: dict[str, str] | None) -> None:
+    """Whoever comes second sees what the first one took, although that was not committed when it came."""
+    await fill(race.one, 2, accounts=[settings(**limits)], budget=budget)
+    first, second = await intents(race.one)
+    rival = race.other if race.other.worker is not None else race.one
+    async with held(race.one, claiming(race.one, intents=[first])) as transaction:
+        late = asyncio.ensure_future(rival.write(claiming(rival, intents=[second])))
+        await blocked(race.db, late)
+        early = await transaction.commit()
+    assert (len(early.submissions), len((await late).submissions)) == (1, 0)
 
 
 # cancel × claim: the person cancels while the lane takes the job
