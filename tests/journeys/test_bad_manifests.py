@@ -23,7 +23,7 @@ jobs:
 BAD = {
     "a tab": (GOOD.replace("  clip", "\tclip"), "use spaces"),
     "a key twice": (GOOD + "batch: again\n", "batch"),
-    "an unknown field": (GOOD.replace("prompt:", "promt:"), "use spaces"),
+    "an unknown field": (GOOD.replace("prompt:", "promt:"), "4:"),
     "an unknown provider": (GOOD.replace("seedance2ai", "seedance3ai"), "seedance2ai"),
     "an unknown model": (GOOD.replace("model: seedance", "model: sedance"), "seedance"),
     "a duration out of range": (GOOD.replace("alley}", "alley, duration: 30}"), "30"),

@@ -175,7 +175,8 @@ async def accept(
 async def set_running(store: Store, most: int = 100, account: str = ACCOUNT, *, keyed: bool = True) -> list[int]:
     """Submits what may go, accepted by the provider; returns the jobs."""
     claims = await take_submissions(store, most, account, keyed=keyed)
-    await asyncio.gather(*(accept(store, claimed, keyed=keyed) for claimed in claims))
+    for claimed in claims:
+        await accept(store, claimed, keyed=keyed)
     return [claimed.job_id for claimed in claims]
 
 

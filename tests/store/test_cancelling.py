@@ -173,7 +173,7 @@ async def test_a_queue_that_is_closed_by_a_cancelled_task_is_closed(db: str, can
 
     async with asyncio.timeout(PATIENCE):
         with troubles() as found:
-            for _ in range(10):
+            for _ in range(15):
                 await cancel(session(), int(2 ** chance.uniform(0, 15)))
                 await cancel(reading(), int(2 ** chance.uniform(0, 12)))
         assert found == []

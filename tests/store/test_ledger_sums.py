@@ -146,7 +146,7 @@ class History:
             raise AssertionError("it happened twice")
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 async def test_every_sum_is_the_sum_of_its_rows(store: Store, history: list[tuple[int, Outcome, Report]]) -> None:
     await store.write(empty)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +16,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from postgres import fresh_database
 from sqlalchemy import Connection
 
 from runner.errors import Fenced, Taken
@@ -28,13 +26,11 @@ from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply, attempts, jobs, ledger
 from runner.store.claims import claim
 from runner.verdicts.submission import Unanswered, after_submission
-from store.conftest import empty
 from store.kit import (
     ACCOUNT,
     T0,
     HandClock,
     accept,
-    address,
     answer,
     blocked,
     done,
@@ -78,28 +74,9 @@ class Race:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def race(pair: tuple[Store, Store], clock: HandClock) -> AsyncIterator[Race]:
-    one, other = pair
-    for store in pair:
-        store.clock = clock
-    await one.write(empty)
-    for store in pair:
-        if store.worker is not None:
-            await store.write(ownership.heartbeat, clock.now(), store.worker)
-    yield Race(address(one), one, other, clock)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["sqlite", "postgresql"])
-async def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_url: str
-) -> AsyncIterator[tuple[Store, Store]]:
-    """Two stores on one queue, for all races on one engine."""
-    async with AsyncExitStack() as stack:
-        if request.param == "sqlite":
-            db = str(tmp_path_factory.mktemp("races") / "queue.db")
-        else:
-            db = await stack.enter_async_context(fresh_database(postgres_url))
-        yield await stack.enter_async_context(two_stores(db, HandClock()))
+async def race(db: str, clock: HandClock) -> AsyncIterator[Race]:
+    async with two_stores(db, clock) as (one, other):
+        yield Race(db, one, other, clock)
 
 
 def changing(*changes: Change) -> Callable[[Connection], int]:
