@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,20 +77,21 @@ class Running:
 class Commands:
     """Starts `runner …` in `folder`; what each one prints is kept in `folder/said`.
 
-    `environment` is all of its environment but PATH and PYTHONPATH: nothing else of the tester's own comes in.
+    `environment` is all of its environment but PATH and PYTHONPATH: nothing else of the tester's own comes in. Threads
+    may share it.
     """
 
     folder: Path
     environment: Mapping[str, str]
-    count: int = 0
     ended: list[Ended] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def start(self, *arguments: str, **more: str) -> Running:
         """`more` are further environment variables."""
-        self.count += 1
+        number = next(self._numbers)
         said = self.folder / "said"
         said.mkdir(exist_ok=True)
-        out, err = said / f"{self.count:04}.out", said / f"{self.count:04}.err"
+        out, err = said / f"{number:04}.out", said / f"{number:04}.err"
         own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
