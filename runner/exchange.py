@@ -97,6 +97,25 @@ class Accepted:
     charged: Decimal | None = None
 
 
+class Review(StrEnum):
+    """How a provider's review of an input stands."""
+
+    PENDING = "pending"
+    PASSED = "passed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """An input that a provider has registered. `asset_id` asks for it again, `uri` names it in orders once it has
+    `PASSED`; `why` it was refused."""
+
+    asset_id: str
+    uri: str
+    review: Review
+    why: str = ""
+
+
 class Phase(StrEnum):
     GOING = "going"
     DONE = "done"

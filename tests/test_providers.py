@@ -178,7 +178,7 @@ async def test_an_order_is_never_refused_for_good_by_an_unclear_answer(name: str
 @pytest.mark.parametrize("name", registry())
 @given(reply=REPLIES)
 async def test_a_question_never_fails_a_job_and_never_succeeds_by_guess(name: str, reply: Reply) -> None:
-    outcome = await registry()[name].poll(Once(reply), "vid_1")
+    outcome = await registry()[name].poll(Once(reply), "", "vid_1")
     if isinstance(outcome, Refusal):
         assert outcome.action in (Action.LATER, Action.STOP, Action.NOT_FOUND)
     else:
@@ -288,7 +288,7 @@ from runner.providers.description import Field, Model, Provider
 async def submit(ask, path, content, key):
     return Accepted((await ask("POST", path, content=content)).data["id"])
 
-async def poll(ask, known_id):
+async def poll(ask, path, known_id):
     raise AssertionError("not asked here")
 
 MODEL = Model("one", "image", "/api/v1/one", {"prompt": Field("text", required=True)}, extension="png")

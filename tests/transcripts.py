@@ -148,7 +148,8 @@ async def perform(provider: Provider, entry: Entry, ask: Any) -> Any:
         content = composed_job(provider, entry["job"]).content if "job" in entry else request["body"].encode()
         return await provider.submit(ask, request["path"], content, said)
     if verb == "poll":
-        return await provider.poll(ask, said)
+        path, known_id = (said["ordered_at"], said["task"]) if isinstance(said, dict) else ("", said)
+        return await provider.poll(ask, path, known_id)
     if verb == "upload":
         assert provider.hosting is not None
         return await provider.hosting.upload(ask, said["filename"], said["content"].encode(), said["media_type"])
@@ -194,8 +195,8 @@ def reply_of(entry: Entry) -> Reply:
 def seen(outcome: Any) -> Any:
     """An outcome as a transcript tells it."""
     if isinstance(outcome, Accepted):
-        assert outcome.charged is None
-        return {"accepted": outcome.task_id}
+        charged = {} if outcome.charged is None else {"charged": str(outcome.charged)}
+        return {"accepted": outcome.task_id, **charged}
     if isinstance(outcome, Refusal):
         return {"refused": told_refusal(outcome)}
     if isinstance(outcome, Report):

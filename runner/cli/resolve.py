@@ -173,11 +173,17 @@ async def _ask(store: Store, work: Work, task_id: str) -> Report | Refusal:
     request = await _room(store, work.account)
     try:
         async with Line(credentials, store.clock) as line:
-            return await provider.poll(line.ask, task_id)
+            return await provider.poll(line.ask, _path(provider, work), task_id)
     except (NoAnswer, NotSent) as silence:
         return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
     finally:
         await _answered(store, request)
+
+
+def _path(provider: Provider, work: Work) -> str:
+    """Where the task was ordered; for a job that never was, where its model's are."""
+    model = provider.model(work.model)
+    return work.attempt.path if work.attempt is not None else model.path if model is not None else ""
 
 
 def _credentials(work: Work) -> tuple[Provider, Credentials]:

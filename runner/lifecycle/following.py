@@ -28,9 +28,15 @@ KEPT_FOR_SUBMISSIONS = 6  # requests of the window that such questions leave alo
 
 async def poll(desk: Desk, work: Work, claim: Claim) -> None:
     """Asks for one task and records what the provider says."""
-    answer = await desk.ask_provider(lambda ask: desk.provider.poll(ask, work.standing.task_id or ""))
+    answer = await _ask(desk, work)
     desk.asked_alone[work.id] = desk.now()
     await _record(desk, work, claim, answer)
+
+
+async def _ask(desk: Desk, work: Work) -> Report | Refusal:
+    attempt = work.attempt
+    assert attempt is not None, "a followed job has an attempt"
+    return await desk.ask_provider(lambda ask: desk.provider.poll(ask, attempt.path, work.standing.task_id or ""))
 
 
 async def _record(desk: Desk, work: Work, claim: Claim, answer: Report | Refusal) -> None:
@@ -147,5 +153,5 @@ async def unless_fenced(step: Awaitable[None]) -> None:
 
 async def settle(desk: Desk, work: Work, claim: Claim) -> None:
     """Asks once more what an ended task cost in the end."""
-    answer = await desk.ask_provider(lambda ask: desk.provider.poll(ask, work.standing.task_id or ""))
+    answer = await _ask(desk, work)
     await desk.record(after_settling(desk.question(work, claim), answer))

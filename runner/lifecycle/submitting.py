@@ -15,7 +15,7 @@ from runner.jobs import Change, Event, Failure, State
 from runner.lifecycle.desk import Desk, log
 from runner.lifecycle.pausing import move_account
 from runner.limits import backoff
-from runner.providers.compose import Composed, compose
+from runner.providers.compose import Composed, compose, stamped
 from runner.providers.description import Reference
 from runner.store import accounts as account_rows
 from runner.store import hosted
@@ -35,6 +35,7 @@ from runner.verdicts.submission import (
 )
 
 OUT_OF_REACH = 3  # orders in a row that could not even be sent: the provider cannot be reached, for any job
+MARK = 16  # characters of the key that stand in a mark
 SAVE_AGAIN = (0.0, 1.0, 2.0, 4.0)  # wall seconds between tries to store the id of a paid task
 
 
@@ -98,7 +99,8 @@ async def host(desk: Desk, work: Work) -> None:
 
 async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
     generation = work.standing.generation
-    key = idempotency_key(work.batch, work.key, generation) if desk.provider.keyed else None
+    own = idempotency_key(work.batch, work.key, generation)
+    body = stamped(composed, _marks(desk, work, own))
     price = composed.price
     estimate = (
         price.high
@@ -106,9 +108,16 @@ async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
         else (await desk.store.read(learned, desk.provider.name, [composed.shape])).get(composed.shape)
     )
     return Intent(
-        work.id, work.batch_id, generation, composed.path, composed.content.decode(), key, desk.fingerprint,
-        composed.shape, price.high if price and price.exact else None, estimate,
+        work.id, work.batch_id, generation, composed.path, body.decode(), own if desk.provider.keyed else None,
+        desk.fingerprint, composed.shape, price.high if price and price.exact else None, estimate,
     )  # fmt: skip
+
+
+def _marks(desk: Desk, work: Work, key: str) -> dict[str, str]:
+    """What a person can find this order by at the provider: derived from its key, so that a resend has the same
+    bytes."""
+    model = desk.provider.model(work.model)
+    return {model.mark_field: f"runner-{key[:MARK]}"} if model is not None and model.mark_field else {}
 
 
 async def _upload(desk: Desk, work: Work, local: references.LocalFile) -> bool:

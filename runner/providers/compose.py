@@ -83,6 +83,12 @@ def compose(
         barred |= culprits
 
 
+def stamped(composed: Composed, marks: Mapping[str, str]) -> bytes:
+    """The bytes of one order: the request with the marks that tell it from all others, by native name, where `params`
+    did not set them already."""
+    return canonical({**marks, **composed.body}).encode()
+
+
 def unknown_model(provider: Provider, model: str) -> Fault:
     """B35, or B36 when another provider has a model of that name."""
     homes = [other.name for other in registry().values() if other.model(model) is not None]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
-from runner.providers.description import Field, Hosting, Mode, Model, Provider, Slot
+from runner.providers.description import Demands, Field, Hosting, Mode, Model, Provider, Slot
 
 Described = dict[str, Any]
+DEMANDED = tuple(each.name for each in fields(Demands))
 
 
 def describe(provider: Provider) -> Described:
@@ -24,6 +26,7 @@ def describe(provider: Provider) -> Described:
         "history": provider.history is not None,
         "balance": provider.balance is not None,
         "hosting": _hosting(provider.hosting) if provider.hosting else None,
+        "registering": list(provider.registering.roles) if provider.registering else None,
         "url_schemes": list(provider.url_schemes),
         "refunds_failures": provider.refunds_failures,
         "guarantee": provider.guarantee,
@@ -74,7 +77,10 @@ def _mode(mode: Mode) -> Described:
 
 
 def _slot(slot: Slot) -> Described:
-    return {"native": slot.native, "least": slot.least, "most": slot.most, "many": slot.many}
+    demands = slot.demands
+    said = {} if demands is None else {name: _told(getattr(demands, name)) for name in DEMANDED}
+    return {"native": slot.native, "least": slot.least, "most": slot.most, "many": slot.many,
+            "demands": {name: value for name, value in said.items() if value}}  # fmt: skip
 
 
 def _hosting(hosting: Hosting) -> Described:
@@ -83,6 +89,10 @@ def _hosting(hosting: Hosting) -> Described:
 
 def _jsonable(said: Mapping[str, Any]) -> Described:
     return {name: _plain(value) for name, value in said.items()}
+
+
+def _told(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from runner.exchange import Accepted, Ask, Page, Refusal, Report
+from runner.exchange import Accepted, Ask, Asset, Page, Refusal, Report
 from runner.ledger import Price
 from runner.limits import Window
 
@@ -36,7 +36,8 @@ class Field:
     `translate` gives further spellings of a manifest and what each becomes ("16:9": "1280x720"). `default` is what the
     document says happens when the field is not sent (it is not sent by us either, but checks and prices assume it).
     `write` names how the value is written: as it is, or as text ("5"), or as text with a unit ("5s").
-    `assumed` marks a field that no document names (providers.md section 7).
+    `schemes` are those that a URL in it may have. `assumed` marks a field that no document names (providers.md section
+    7).
     """
 
     native: str
@@ -50,6 +51,7 @@ class Field:
     translate: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     assumed: bool = False
+    schemes: tuple[str, ...] = ("https",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,26 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Demands:
+    """What a document demands of a reference's file: None where it demands nothing.
+
+    `media_types`, `max_bytes`; `min_side` is the least number of pixels of the shorter side, `max_ratio` the most that
+    the longer side may be of the shorter one; `max_seconds` bounds the length of a video or audio.
+    """
+
+    media_types: tuple[str, ...] = ()
+    max_bytes: int | None = None
+    min_side: int | None = None
+    max_ratio: Decimal | None = None
+    max_seconds: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """Where the references of one role go: a native field that holds one URL, or (`many`) a list of them.
 
     Between `least` and `most` of them; `most` None where no document bounds them. `wrap` is for a provider that wants
-    more than a bare URL.
+    more than a bare URL. `demands` is what the files themselves must be like.
     """
 
     native: str
@@ -91,6 +108,7 @@ class Slot:
     most: int | None = 1
     many: bool = False
     wrap: Callable[[str], Any] | None = None
+    demands: Demands | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +146,10 @@ class Model:
     the object that holds the prompt and everything else, empty where that is the body itself. `constants` always go
     beside the model.
 
+    Two fields beside the model tell one order from all others without changing the picture; they are filled in when an
+    order is frozen, unless `params` already did. `mark_field` takes a short text that a person can find again in the
+    provider's web console, `callback_field` the URL to be told when the task ends.
+
     `check` finds forbidden combinations, `price` computes the cost where a document gives one (None elsewhere). Both
     see the request's values with documented defaults filled in. A fault of `check` names the *native* field;
     `compose` translates it back to where the person wrote it. `shape` names the native fields that tell apart
@@ -146,6 +168,8 @@ class Model:
     model_field: str = ""
     nest: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
+    mark_field: str = ""
+    callback_field: str = ""
     check: Callable[[Values], list[Fault]] = no_fault
     price: Callable[[Values], Price | None] = no_price
     price_note: str = ""
@@ -169,23 +193,41 @@ class Hosting:
     upload: Callable[[Ask, str, bytes, str], Awaitable[str | Refusal]]
 
 
+@dataclass(frozen=True, slots=True)
+class Registering:
+    """How inputs become the provider's own *assets*, which it may review first: once per content and account.
+
+    References of `roles` must be assets; those of the other roles only become some where the manifest asks for their
+    review. One written as `asset://…` already is one. `register(ask, url, role, name)` hands over a public URL under a
+    `name` of at most 64 characters that is derived from the content; `inspect(ask, asset_id)` asks how its review
+    stands; `find(ask, name)` looks for one that was registered before and whose answer got lost (None: there is none).
+    None of them is ever charged.
+    """
+
+    roles: tuple[str, ...]
+    register: Callable[[Ask, str, str, str], Awaitable[Asset | Refusal]]
+    inspect: Callable[[Ask, str], Awaitable[Asset | Refusal]]
+    find: Callable[[Ask, str], Awaitable[Asset | Refusal | None]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Provider:
     """One provider, whole. The functions speak its dialect through `Ask`; they never sleep, retry or log, and they let
     `errors.NotSent` and `errors.NoAnswer` pass.
 
-    `submit(ask, path, content, idempotency_key)`, `poll(ask, task_id)`, `history(ask, page)` with pages from 1,
-    `balance(ask)` in credits. `idempotency_header` is the name of its key header, None where it honours none: then a
-    lost answer can only be looked into (`history`, one page of its own list, newest first) or be held. `key_window`
-    is how long (seconds) we trust it to know a key. `windows` are the documented request limits (polls included).
-    `guarantee` is the promise that may be printed, `assumptions` what it and the reading of answers rest on.
+    `submit(ask, path, content, idempotency_key)`, `poll(ask, path, task_id)` where `path` is the one the task was
+    ordered at, `history(ask, page)` with pages from 1, `balance(ask)` in credits that can be spent.
+    `idempotency_header` is the name of its key header, None where it honours none: then a lost answer can only be
+    looked into (`history`, one page of its own list, newest first) or be held. `key_window` is how long (seconds) we
+    trust it to know a key. `windows` are the documented request limits (polls included). `guarantee` is the promise
+    that may be printed, `assumptions` what it and the reading of answers rest on.
     """
 
     name: str
     base_url: str
     models: tuple[Model, ...]
     submit: Callable[[Ask, str, bytes, str | None], Awaitable[Accepted | Refusal]]
-    poll: Callable[[Ask, str], Awaitable[Report | Refusal]]
+    poll: Callable[[Ask, str, str], Awaitable[Report | Refusal]]
     guarantee: str
     idempotency_header: str | None = None
     key_window: float = 3600.0
@@ -193,6 +235,7 @@ class Provider:
     history: Callable[[Ask, int], Awaitable[Page | Refusal]] | None = None
     balance: Callable[[Ask], Awaitable[Decimal | Refusal]] | None = None
     hosting: Hosting | None = None
+    registering: Registering | None = None
     refunds_failures: bool = False
     assumptions: tuple[str, ...] = ()
     url_schemes: tuple[str, ...] = ("https",)

@@ -81,7 +81,7 @@ async def submit(ask: Ask, path: str, content: bytes, _idempotency_key: str | No
     return accepted(reply, IDS, VERDICTS)
 
 
-async def poll(ask: Ask, known_id: str) -> Report | Refusal:
+async def poll(ask: Ask, _path: str, known_id: str) -> Report | Refusal:
     """Ask for one task, image or video; the provider asks its own upstream for a fresh answer."""
     if task_id(known_id) is None:
         return no_such_id(known_id)

@@ -74,7 +74,7 @@ async def submit(ask: Ask, path: str, content: bytes, idempotency_key: str | Non
     return accepted(reply, IDS, VERDICTS)
 
 
-async def poll(ask: Ask, known_id: str) -> Report | Refusal:
+async def poll(ask: Ask, _path: str, known_id: str) -> Report | Refusal:
     """Ask for one task. A 404 means that it does not exist *or* belongs to another key's owner."""
     if task_id(known_id) is None:
         return no_such_id(known_id)

@@ -195,7 +195,7 @@ def _urls(field: Field, written: Any, where: str, label: str) -> tuple[Any, Any]
     if not isinstance(urls, list | tuple) or not all(isinstance(url, str) for url in urls):
         return Fault("B40", where, f"{where} must be {'a list of URLs' if many else 'a URL'}, not {_shown(written)}")
     for url in urls:
-        fault = check_url(url, where, ("https",))
+        fault = check_url(url, where, field.schemes)
         if fault is not None:
             return fault
     if many and not _within(field, len(urls), len(urls)):
