@@ -79,7 +79,7 @@ class Desk:
         signals = self.line.signals
         if signals.limit:
             await self._obey_limit(signals.limit)
-        if refusal is not None and refusal.kind is ErrorKind.RATE_LIMITED:
+        if refusal is not None and refusal.kind is ErrorKind.RATE_LIMITED and refusal.action is not Action.SLOT:
             await self.store.write(account_rows.block, now, self.account, refusal.wait or signals.reset_in or 5.0)
         elif signals.remaining == 0 and signals.reset_in:
             await self.store.write(account_rows.block, now, self.account, signals.reset_in)

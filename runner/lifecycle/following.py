@@ -23,6 +23,7 @@ from runner.verdicts.polling import after_poll, after_settling
 # A list may be a stale copy that only a question about the task itself brings up to date (happyhorse, "GET
 # /videos/:id").
 ALONE_EVERY = timedelta(seconds=60)
+ENDED = frozenset({Event.FINISHED, Event.TASK_FAILED, Event.TASK_CANCELLED})
 KEPT_FOR_SUBMISSIONS = 6  # requests of the window that such questions leave alone
 
 
@@ -56,6 +57,8 @@ async def _record_with_price(desk: Desk, work: Work, change: Change, answer: Rep
             await desk.store.write(prices.learn, change.at, desk.provider.name, work.shape, after.charged)
     if change.event is Event.TASK_REFUSED and isinstance(answer, Report) and answer.error is not None:
         await move_account(desk, work, answer.error)
+    elif change.event in ENDED and desk.paused:
+        await desk.store.write(account_rows.task_ended, desk.account)
     await desk.record(change)
 
 

@@ -247,7 +247,7 @@ async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:
             desk.unsent = 0
             await desk.obey(None)
             if desk.paused:
-                await desk.store.write(account_rows.resume_if_paused, desk.account)
+                await desk.store.write(account_rows.orders_again, desk.account)
         case Refusal() as refusal:
             desk.unsent = 0
             await desk.obey(refusal)

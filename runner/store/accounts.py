@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
+from runner.errors import ErrorKind
 from runner.limits import Window, probe_pause, slot_pause
 from runner.store.tables import accounts
 
@@ -95,10 +96,22 @@ def pause(
     connection.execute(update(accounts).where(accounts.c.name == account).values(values))
 
 
-def resume_if_paused(connection: Connection, account: str) -> None:
-    """The account takes orders again. (Only touches the row of an account that was paused.)"""
-    values = {"paused_until": None, "paused_kind": None, "paused_note": None, "probes": 0}
-    connection.execute(update(accounts).where(accounts.c.name == account, accounts.c.probes > 0).values(values))
+OVER: dict[str, None] = {"paused_until": None, "paused_kind": None, "paused_note": None}
+
+
+def orders_again(connection: Connection, account: str) -> None:
+    """An order was taken, so the account is not paused any more. The doubling of its pauses is only over once a task
+    has ended as tasks do: a provider may take orders and then let every task fail for want of credits."""
+    waiting = accounts.c.paused_until.is_not(None)
+    connection.execute(update(accounts).where(accounts.c.name == account, waiting).values(OVER))
+
+
+def task_ended(connection: Connection, account: str) -> None:
+    """A task has ended as tasks do: a slot is free, and pauses that are over begin anew the next time. A pause for
+    want of credits or service goes on: the task was ordered before it. (Only touches an account that was paused.)"""
+    over = accounts.c.paused_until.is_(None) | (accounts.c.paused_kind == ErrorKind.RATE_LIMITED.value)
+    values = {**OVER, "probes": 0}
+    connection.execute(update(accounts).where(accounts.c.name == account, accounts.c.probes > 0, over).values(values))
 
 
 def stop(connection: Connection, account: str, why: str) -> None:

@@ -66,15 +66,32 @@ async def test_the_providers_own_time_wins(store: Store, clock: HandClock) -> No
     assert await until(store) == 60
 
 
-async def test_an_order_that_was_taken_ends_the_pause_and_its_doubling(store: Store, clock: HandClock) -> None:
+async def test_an_order_that_was_taken_ends_the_pause_and_a_task_that_ended_its_doubling(
+    store: Store, clock: HandClock
+) -> None:
     await fill(store, 1)
     await pause(store)
     clock.move(30)
-    await pause(store)
-    await store.write(accounts.resume_if_paused, ACCOUNT)
+    await store.write(accounts.orders_again, ACCOUNT)
     assert await until(store) == 0
+    await pause(store)
+    assert await until(store) == 60, "that the order was taken does not say that its task will not be refused"
+    clock.move(60)
+    await store.write(accounts.orders_again, ACCOUNT)
+    await store.write(accounts.task_ended, ACCOUNT)
     assert not (await take(store)).paused
     await pause(store)
+    assert await until(store) == 30
+
+
+async def test_a_task_that_ends_frees_a_slot_but_brings_no_credits(store: Store) -> None:
+    await fill(store, 0)
+    await store.write(accounts.pause, store.clock.now(), ACCOUNT, "rate_limited", "full", None, True)
+    assert await until(store) == 15
+    await store.write(accounts.task_ended, ACCOUNT)
+    assert await until(store) == 0
+    await pause(store)
+    await store.write(accounts.task_ended, ACCOUNT)
     assert await until(store) == 30
 
 
