@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -213,3 +215,25 @@ def test_the_gravest_account_gives_the_code(many: list[Tally], hindered: Hindran
 def test_examples(one: Tally, hindered: Hindrances, moves: int, code: Exit) -> None:
     assert moving([one], hindered) == moves
     assert verdict([one], hindered) is code
+
+
+# F87
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_a_file_that_finds_no_place_ends_the_run_in_the_end_and_is_fetched_by_the_next(
+    tmp_path: Path, wait: bool
+) -> None:
+    async with scene(tmp_path, speed=3_600.0) as s:
+        s.ask("seedance2ai", "where shall I put it")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.mkdir", _full)
+            assert await s.run(wait=wait) is Exit.LOCAL
+        assert states(await s.jobs()) == ["downloading"]
+        assert await s.run() is Exit.DONE
+        assert (tmp_path / s.orders[0].output).is_file()
+        assert len(s.tasks("seedance2ai")) == 1
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

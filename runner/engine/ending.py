@@ -41,7 +41,8 @@ PRECEDENCE = (
 class Tally:
     """The jobs of one account that a run is about, by state; `overdue` of the running ones are past their timeout,
     `stopped_model` of the queued ones ask for a model that the account may not use. Cancelled by the provider counts as
-    failed; by a person or an edit it does not."""
+    failed; by a person or an edit it does not. `stuck` of the downloading ones have found no place on this machine for
+    a long time."""
 
     account: str
     states: Mapping[State, int]
@@ -49,6 +50,7 @@ class Tally:
     concurrency: int = 1_000_000
     stopped_model: int = 0
     cancelled_by_provider: int = 0
+    stuck: int = 0
 
     def of(self, *states: State) -> int:
         return sum(self.states.get(state, 0) for state in states)
@@ -76,7 +78,7 @@ def moving(tallies: Sequence[Tally], hindered: Hindrances) -> int:
 def _moving(tally: Tally, hindered: Hindrances) -> int:
     if tally.account in hindered.lacking:
         return 0
-    downloads = tally.of(State.DOWNLOADING)
+    downloads = tally.of(State.DOWNLOADING) - tally.stuck
     if tally.account in hindered.stopped:
         return downloads
     followed = tally.of(State.SUBMITTING, State.RUNNING) - tally.overdue
@@ -102,7 +104,9 @@ def _codes(tally: Tally, hindered: Hindrances) -> set[Exit]:
         codes.add(Exit.PERSON_NEEDED)
     if tally.of(State.FAILED, State.PARTIAL) or tally.cancelled_by_provider:
         codes.add(Exit.SOME_FAILED)
-    unfinished = sum(n for state, n in tally.states.items() if state not in SETTLED) - tally.overdue
+    if tally.stuck:
+        codes.add(Exit.LOCAL)
+    unfinished = sum(n for state, n in tally.states.items() if state not in SETTLED) - tally.overdue - tally.stuck
     if unfinished:
         codes.add(_reason(tally, hindered))
     return codes

@@ -15,6 +15,7 @@ from runner.store.ownership import rescue as give_back
 from runner.store.queries import AccountRow, Standings, account_rows, standings
 
 PATIENCE = 8.5  # wall seconds that paid requests on the wire are awaited: a signal ends the run within ten
+DISK_PATIENCE = timedelta(hours=1)  # a disk that is full may be freed meanwhile: the render is paid for
 CHECK_EVERY = 0.5  # wall seconds between two looks whether the run is over, at least
 
 
@@ -85,7 +86,7 @@ class Engine:
 
     async def _count(self) -> None:
         now = self.store.clock.now()
-        found = await self.store.read(standings, now, self.batch_ids)
+        found = await self.store.read(standings, now, self.batch_ids, DISK_PATIENCE if self.wait else timedelta(0))
         self.accounts = await self.store.read(account_rows)
         self.tallies = [_tally(row) for row in found]
 
@@ -124,7 +125,8 @@ async def _ended(works: list[asyncio.Task[None]]) -> None:
 
 
 def _tally(row: Standings) -> Tally:
-    return Tally(row.account, row.states, row.overdue, row.concurrency, row.stopped_model, row.cancelled_by_provider)
+    return Tally(row.account, row.states, row.overdue, row.concurrency, row.stopped_model, row.cancelled_by_provider,
+                 row.stuck)  # fmt: skip
 
 
 def until_next(hour: int, minute: int, now: datetime) -> datetime:

@@ -18,6 +18,7 @@ from runner.ledger import as_text
 from runner.lifecycle.desk import Desk
 from runner.limits import backoff
 from runner.store.intents import Claim
+from runner.store.queries import DISK
 from runner.store.work import Work, outputs_of
 
 TRIES = 8  # fruitless tries of one URL before the task is asked for a fresh one …
@@ -133,7 +134,9 @@ def _fruitless(outcomes: Sequence[Outcome]) -> int:
 def _kept(work: Work, outcome: Outcome) -> Failure:
     """Why it takes so long; but that the provider made only a part of it must not be forgotten."""
     known = work.standing.failure
-    return known if known and known.code == "partial" else Failure(ErrorKind.DOWNLOAD_FAILED, "later", _why(outcome))
+    if known and known.code == "partial":
+        return known
+    return Failure(ErrorKind.DOWNLOAD_FAILED, DISK if isinstance(outcome, DiskTrouble) else "later", _why(outcome))
 
 
 def _patience(outcome: Outcome, errors: int, spread: float) -> float:

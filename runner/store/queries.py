@@ -20,6 +20,7 @@ from runner.store.tables import IS_MOVING, QUEUED, accounts, batches, totals
 from runner.store.work import Work, as_work, everything
 
 PAGE = 500
+DISK = "disk"  # the code of a download that this machine stands in the way of
 KEY_START = re.compile("[0-9a-f]+")
 BIGGEST_ID = 2**63
 
@@ -226,10 +227,14 @@ class Standings:
     concurrency: int
     stopped_model: int
     cancelled_by_provider: int
+    stuck: int
 
 
-def standings(connection: Connection, now: datetime, batch_ids: Sequence[int] | None) -> list[Standings]:
-    """Where the jobs of these batches (None: of the whole queue) stand, per account."""
+def standings(
+    connection: Connection, now: datetime, batch_ids: Sequence[int] | None, disk_patience: timedelta
+) -> list[Standings]:
+    """Where the jobs of these batches (None: of the whole queue) stand, per account. A file that this machine has no
+    place for is waited for as long as `disk_patience`, counted from the end of its task."""
     statement = select(jobs.c.account, jobs.c.state, func.count()).group_by(jobs.c.account, jobs.c.state)
     if batch_ids is not None:
         statement = statement.where(jobs.c.batch_id.in_(batch_ids))
@@ -241,7 +246,8 @@ def standings(connection: Connection, now: datetime, batch_ids: Sequence[int] | 
         Standings(account, found, _overdue(connection, now, rows.get(account), batch_ids),
                   rows[account].concurrency if account in rows else 1,
                   _queued_for(connection, rows.get(account), batch_ids),
-                  _cancelled_by_provider(connection, account, found, batch_ids))
+                  _cancelled_by_provider(connection, account, found, batch_ids),
+                  _stuck(connection, now - disk_patience, account, found, batch_ids))
         for account, found in sorted(states.items())
     ]  # fmt: skip
 
@@ -258,6 +264,15 @@ def _overdue(connection: Connection, now: datetime, row: AccountRow | None, batc
         return 0
     late = jobs.c.accepted_at < now - row.timeout
     return _count(connection, batch_ids, IS_MOVING, jobs.c.account == row.name, jobs.c.state == State.RUNNING, late)
+
+
+def _stuck(
+    connection: Connection, since: datetime, account: str, states: dict[State, int], batch_ids: Sequence[int] | None
+) -> int:
+    if not states.get(State.DOWNLOADING):
+        return 0
+    return _count(connection, batch_ids, IS_MOVING, jobs.c.account == account, jobs.c.state == State.DOWNLOADING,
+                  jobs.c.error_code == DISK, jobs.c.finished_at < since)  # fmt: skip
 
 
 def _queued_for(connection: Connection, row: AccountRow | None, batch_ids: Sequence[int] | None) -> int:

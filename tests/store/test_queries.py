@@ -56,6 +56,7 @@ from store.kit import (
     work_of,
 )
 
+HOUR = timedelta(hours=1)
 BOTH = [settings("one", concurrency=9), settings("two", concurrency=9)]
 
 
@@ -259,10 +260,10 @@ async def test_where_the_jobs_of_a_run_stand(store: Store, clock: HandClock) -> 
     await spread(store)
     first = await store.read(batch_id, "first")
     assert await store.read(batch_id, "third") is None
-    found = {s.account: s for s in await store.read(standings, clock.now(), [first])}
+    found = {s.account: s for s in await store.read(standings, clock.now(), [first], HOUR)}
     assert found["one"].states == {State.QUEUED: 1, State.RUNNING: 2}
     assert found["two"].states == {State.QUEUED: 2, State.FAILED: 1}
-    whole = {s.account: s for s in await store.read(standings, clock.now(), None)}
+    whole = {s.account: s for s in await store.read(standings, clock.now(), None, HOUR)}
     assert whole["one"].states == {State.QUEUED: 6, State.RUNNING: 2}
     assert (whole["one"].overdue, whole["one"].stopped_model, whole["one"].cancelled_by_provider) == (0, 0, 0)
 
@@ -277,9 +278,9 @@ async def test_what_keeps_a_run_from_going_on_is_counted(store: Store, clock: Ha
         work.standing, state=State.CANCELLED, failure=Failure(ErrorKind.CANCELLED, "cancelled", "by the provider")
     )
     await store.record(replace(step(Event.TASK_CANCELLED, work, State.CANCELLED, None, clock.now()), standing=gone))
-    [found] = await store.read(standings, clock.now(), None)
+    [found] = await store.read(standings, clock.now(), None, HOUR)
     assert (found.overdue, found.stopped_model, found.cancelled_by_provider) == (1, 2, 1)
-    assert await store.read(standings, clock.now(), []) == []
+    assert await store.read(standings, clock.now(), [], HOUR) == []
 
 
 async def test_known_states_of_a_plan(store: Store) -> None:
