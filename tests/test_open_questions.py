@@ -25,7 +25,7 @@ from runner.errors import LocalError
 from runner.exchange import Accepted
 from runner.jobs import Change, Event, Standing, State
 from runner.ledger import Bill
-from runner.lifecycle import deciding, looking, submitting
+from runner.lifecycle import deciding, hosting, looking, submitting
 from runner.lifecycle.deciding import Declined
 from runner.lifecycle.desk import Desk
 from runner.store import place
@@ -99,13 +99,13 @@ async def test_a_job_that_a_person_cancels_while_it_is_prepared_ends_nothing(
         s.ask("happyhorse", "its file is gone", duration=5, files={"first_frame": picture})
         s.ask("happyhorse", "goes on", duration=5)
         picture.unlink()
-        inspect = submitting.references.inspect
+        inspect = hosting.references.inspect
 
         def meanwhile(path: Path) -> Any:
             at_the_queue(s, "UPDATE jobs SET state = 'cancelled' WHERE id = 1 AND state = 'queued'")
             return inspect(path)
 
-        monkeypatch.setattr(submitting.references, "inspect", meanwhile)
+        monkeypatch.setattr(hosting.references, "inspect", meanwhile)
         assert await s.run() is Exit.DONE
         assert states(await s.jobs()) == ["cancelled", "succeeded"]
 

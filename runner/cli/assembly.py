@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from runner import expand
 from runner import plan as planning
 from runner.cli.accounts import Member, check_speed, lanes, limits_of, of_manifest, of_queue
 from runner.cli.output import say
@@ -26,6 +27,7 @@ from runner.errors import InputError, NoQueue
 from runner.expand import Survey
 from runner.manifest import Manifest
 from runner.plan import Plan
+from runner.providers import registry
 from runner.settings import Settings
 from runner.store import Store, facts, open_store, read_store
 from runner.store.enqueue import (
@@ -182,8 +184,14 @@ class _NewJobs:
             yield NewJob(
                 job.key, job.job, job.take, job.account, job.provider, job.model, job.shape, job.spec,
                 json.dumps(dict(job.variables), ensure_ascii=False), job.output, manifest.path.name, job.priority,
-                job.estimated.high if job.estimated else None,
+                job.estimated.high if job.estimated else None, _reviews(job),
             )  # fmt: skip
+
+
+def _reviews(job: expand.Order) -> bool:
+    """Whether the provider is to review some of the job's references before it is ordered."""
+    registering = registry()[job.provider].registering
+    return registering is not None and any(registering.wants(pinned.reference) for pinned in job.references)
 
 
 async def work(engine: Engine) -> Exit:

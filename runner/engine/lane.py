@@ -13,18 +13,20 @@ import structlog
 
 from runner.errors import Fenced
 from runner.exchange import Refusal
+from runner.expand.keys import parse_spec
 from runner.jobs import State
-from runner.lifecycle import fetching, following, looking, submitting
+from runner.lifecycle import fetching, following, hosting, looking, submitting
 from runner.lifecycle.desk import Desk
 from runner.limits import poll_every
 from runner.store import accounts as account_rows
 from runner.store.claims import Round, Wants, claim, submission_room
 from runner.store.intents import Intent
-from runner.store.work import Work, load, peek
+from runner.store.work import Work, load, peek, reviewed, to_review
 
 log = structlog.get_logger("runner")
 REQUESTS = 64  # polls and submissions of one lane at a time
 DOWNLOADS = 8
+REVIEW_PATIENCE = timedelta(minutes=30)
 LONGEST_SLEEP = 5.0  # wall seconds: other processes may change the queue without our noticing
 SHARED_SLEEP = 1.0  # … and where other workers share the account, they may free what we wait for
 
@@ -46,6 +48,7 @@ class Lane:
     _loading: set[asyncio.Task[None]] = field(default_factory=set)
     _hosting: set[int] = field(default_factory=set)
     _broke: set[int] = field(default_factory=set)
+    _patient_until: datetime | None = None
     trouble: list[BaseException] = field(default_factory=list)
 
     async def run(self) -> None:
@@ -129,12 +132,29 @@ class Lane:
         most = min(room.free if desk.provider.keyed else min(1, room.free), self._hands())
         if most <= 0 or room.paused:
             return []
+        if not await self._all_reviewed():
+            return []
         waiting = await desk.store.read(
             peek, desk.now(), desk.account, most, self.batch_ids, room.stopped_models, self._broke
         )
         if not waiting or not await self._credits_are_back(room.paused_kind):
             return []
         return [intent for work in waiting if (intent := await self._ready(work)) is not None]
+
+    async def _all_reviewed(self) -> bool:
+        """Whether orders may go: references that the provider wants to review are judged first, for all jobs of the
+        run, so that nothing is paid for on the way to a refusal. A review that takes its time holds up only its own
+        jobs after half an hour."""
+        desk = self.desk
+        if desk.provider.registering is None:
+            return True
+        due, waiting = await desk.store.read(to_review, desk.now(), desk.account, REQUESTS, self.batch_ids)
+        passed = [work.id for work in due if await self._ready(work) is not None]
+        if passed:
+            await desk.store.write(reviewed, passed)
+            self.news.set()
+        self._patient_until = self._patient_until or desk.now() + REVIEW_PATIENCE
+        return not waiting or desk.now() > self._patient_until
 
     async def _ready(self, work: Work) -> Intent | None:
         """The intent of a job, or None while its files are being hosted (in a task of its own: that may take a
@@ -145,7 +165,7 @@ class Lane:
             intent = await submitting.prepare(self.desk, work)
         except Fenced:
             return None  # somebody else was faster
-        if isinstance(intent, submitting.Unhosted):
+        if isinstance(intent, hosting.Unhosted):
             self._hosting.add(work.id)
             self._spawn(self._asking, self._host(work), "host")
             return None
@@ -153,7 +173,7 @@ class Lane:
 
     async def _host(self, work: Work) -> None:
         try:
-            await submitting.host(self.desk, work)
+            await hosting.host(self.desk, work, parse_spec(work.spec)[1])
         finally:
             self._hosting.discard(work.id)
 

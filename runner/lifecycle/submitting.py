@@ -1,24 +1,20 @@
-"""From a queued job to a task: host its references, freeze the intent, pay once, and record what came of it."""
+"""From a queued job to a task: freeze the intent, pay once, and record what came of it."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
-from runner import references
-from runner.errors import ErrorKind, InputError, LocalError, NoAnswer, NotSent, Taken, Unstored
+from runner.errors import ErrorKind, LocalError, NoAnswer, NotSent, Taken, Unstored
 from runner.exchange import Accepted, Action, Refusal
-from runner.expand.keys import Pinned, parse_spec
-from runner.jobs import Change, Event, Failure, State
+from runner.expand.keys import parse_spec
+from runner.jobs import Failure
 from runner.lifecycle.desk import Desk, log
+from runner.lifecycle.hosting import Unhosted, hosted_references, reject
 from runner.lifecycle.pausing import move_account
-from runner.limits import backoff
 from runner.providers.compose import Composed, compose, stamped
-from runner.providers.description import Reference
 from runner.store import accounts as account_rows
-from runner.store import hosted
 from runner.store.brink import Brink
 from runner.store.intents import Claim, Intent
 from runner.store.work import Work, learned
@@ -29,7 +25,6 @@ from runner.verdicts.submission import (
     Unsent,
     after_submission,
     beyond_key_window,
-    failure_of,
     idempotency_key,
     never_resent,
 )
@@ -39,62 +34,19 @@ MARK = 16  # characters of the key that stand in a mark
 SAVE_AGAIN = (0.0, 1.0, 2.0, 4.0)  # wall seconds between tries to store the id of a paid task
 
 
-class Unhosted:
-    """A job whose local files the provider does not hold yet."""
-
-
-UNHOSTED = Unhosted()
-
-
 async def prepare(desk: Desk, work: Work) -> Intent | Unhosted | None:
-    """The intent to pay for a queued job. UNHOSTED: its files must go out first (`host`). None: it was refused."""
+    """The intent to pay for a queued job. UNHOSTED: its references must go out first (`hosting.host`). None: it was
+    refused."""
     fields, wanted, params = parse_spec(work.spec)
-    found: list[Reference] = []
-    for pinned in wanted:
-        url = await _url_of(desk, work, pinned)
-        if not isinstance(url, str):
-            return url
-        found.append(replace(pinned.reference, url=url))
+    found = await hosted_references(desk, work, wanted)
+    if found is None or isinstance(found, Unhosted):
+        return found
     composed = compose(desk.provider, work.model, fields, found, params)
     if composed.faults:
         why = "; ".join(fault.message for fault in composed.faults)
-        await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, composed.faults[0].code, why))
+        await reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, composed.faults[0].code, why))
         return None
     return await _intent(desk, work, composed)
-
-
-async def _url_of(desk: Desk, work: Work, pinned: Pinned) -> str | Unhosted | None:
-    """Where the provider reads a reference: its own URL, or the one under which its content is hosted already."""
-    if pinned.sha256 is None:
-        return pinned.reference.url
-    local = await _inspect(desk, work, pinned)
-    return None if local is None else await desk.store.read(hosted.url_of, desk.account, local.sha256) or UNHOSTED
-
-
-async def _inspect(desk: Desk, work: Work, pinned: Pinned) -> references.LocalFile | None:
-    """The file as it is now. One that is gone, or no longer what the plan saw, refuses its job: nothing was sent."""
-    try:
-        local = references.inspect(Path(work.folder, pinned.reference.path or ""))
-    except InputError as error:
-        await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference", error.message))
-        return None
-    if local.sha256 != pinned.sha256:
-        why = f"{pinned.reference.path} has changed since it was planned: run the manifest again to plan it anew"
-        await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference_changed", why))
-        return None
-    return local
-
-
-async def host(desk: Desk, work: Work) -> None:
-    """Uploads the job's local files that the provider does not hold yet: once per content and account. The job stays
-    queued meanwhile; refused files refuse it, a busy provider puts it off."""
-    _, wanted, _ = parse_spec(work.spec)
-    for pinned in wanted:
-        if await _url_of(desk, work, pinned) is not UNHOSTED:
-            continue
-        local = await _inspect(desk, work, pinned)
-        if local is None or not await _upload(desk, work, local):
-            return
 
 
 async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
@@ -118,37 +70,6 @@ def _marks(desk: Desk, work: Work, key: str) -> dict[str, str]:
     bytes."""
     model = desk.provider.model(work.model)
     return {model.mark_field: f"runner-{key[:MARK]}"} if model is not None and model.mark_field else {}
-
-
-async def _upload(desk: Desk, work: Work, local: references.LocalFile) -> bool:
-    hosting = desk.provider.hosting
-    assert hosting is not None, "plan refuses local files where nothing hosts them"
-    content = await asyncio.to_thread(local.path.read_bytes)
-    name = f"{local.sha256[:32]}{local.path.suffix.lower()}"
-    request = await desk.permit()
-    answer = await desk.ask_provider(lambda ask: hosting.upload(ask, name, content, local.media_type))
-    await desk.answered(request)
-    if isinstance(answer, str):
-        await desk.store.write(hosted.remember, desk.now(), desk.account, local.sha256, answer)
-        return True
-    if answer.action is Action.FAIL:
-        await _reject(desk, work, failure_of(answer))
-    else:
-        await _put_off(desk, work, answer)
-    return False
-
-
-async def _reject(desk: Desk, work: Work, failure: Failure) -> None:
-    now = desk.now()
-    standing = replace(work.standing, state=State.FAILED, due_at=now, failure=failure)
-    await desk.record(Change(Event.REJECTED, work.id, State.QUEUED, None, now, standing, data={"why": failure.message}))
-
-
-async def _put_off(desk: Desk, work: Work, refusal: Refusal) -> None:
-    now, errors = desk.now(), work.standing.errors + 1
-    wait = timedelta(seconds=refusal.wait or backoff(errors, spread=desk.random()))
-    standing = replace(work.standing, due_at=now + wait, errors=errors, failure=failure_of(refusal))
-    await desk.record(Change(Event.POSTPONED, work.id, State.QUEUED, None, now, standing))
 
 
 async def submit(desk: Desk, work: Work, claim: Claim) -> None:

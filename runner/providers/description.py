@@ -24,6 +24,7 @@ Body = dict[str, Any]
 Values = Mapping[str, Any]
 Scalar = str | int | Decimal | bool
 
+ASSET = "asset://"
 REFERENCE_ROLES = ("images", "videos", "audios", "first_frame", "last_frame")
 
 
@@ -208,6 +209,10 @@ class Registering:
     register: Callable[[Ask, str, str, str], Awaitable[Asset | Refusal]]
     inspect: Callable[[Ask, str], Awaitable[Asset | Refusal]]
     find: Callable[[Ask, str], Awaitable[Asset | Refusal | None]]
+
+    def wants(self, reference: Reference) -> bool:
+        """Whether this reference has to become an asset before an order may name it."""
+        return not reference.url.startswith(ASSET) and (reference.review or reference.role in self.roles)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,7 @@ CHUNK = 2000
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A job as the manifest orders it. `spec` and `variables` are canonical JSON; `output` is a path below the
-    batch's root."""
+    batch's root. `reviews`: the provider is to review some of its references first."""
 
     key: str
     name: str
@@ -40,6 +40,7 @@ class NewJob:
     place: str
     priority: int
     estimated: Decimal | None
+    reviews: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def _job_row(job: NewJob, now: datetime, batch_id: int) -> dict[str, Any]:
         "batch_id": batch_id, "key": job.key, "name": job.name, "take": job.take, "account": job.account,
         "provider": job.provider, "model": job.model, "shape": job.shape, "spec": job.spec, "variables": job.variables,
         "output": job.output, "place": job.place, "priority": job.priority, "estimated": job.estimated,
-        "state": State.QUEUED.value, "due_at": now, "created_at": now, "updated_at": now,
+        "reviews": int(job.reviews), "state": State.QUEUED.value, "due_at": now, "created_at": now, "updated_at": now,
     }  # fmt: skip
 
 

@@ -1,26 +1,100 @@
-"""Local files that a provider hosts for an account: once per content."""
+"""References that a provider holds for an account: local files it hosts, and assets it has reviewed. Once per content.
+
+Neither is ever charged. Still each is asked for once: whoever `begin`s holds the content until it is known what became
+of it, or until the asking is so old that whoever did it must have died.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from runner.store.tables import Hosted
+from runner.store.tables import EPOCH, Hosted
 
 hosted = Hosted.__table__  # type: ignore[attr-defined]
+STALE = timedelta(minutes=1)  # twice a request's deadline: nobody is asking any more
+REFUSED_FOR = timedelta(hours=1)  # then it may be asked for anew
 
 
-def url_of(connection: Connection, account: str, sha256: str) -> str | None:
-    statement = select(hosted.c.url).where(hosted.c.account == account, hosted.c.sha256 == sha256)
-    return connection.execute(statement).scalar()
+class Begun(StrEnum):
+    """Whether this caller may ask for a content now, and whether somebody has asked before without being heard."""
+
+    FIRST = "first"
+    AGAIN = "again"
+    ELSEWHERE = "elsewhere"
 
 
-def remember(connection: Connection, now: datetime, account: str, sha256: str, url: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is known of a content: see the table."""
+
+    url: str | None
+    asset_id: str | None
+    refused: str | None
+    asked_at: datetime
+
+
+def held(connection: Connection, now: datetime, account: str, content: str) -> Held | None:
+    """None where nothing is known, or only a refusal that is too old to hold."""
+    row = connection.execute(select(hosted).where(_is(account, content))).first()
+    if row is None or (row.refused is not None and row.asked_at <= now - REFUSED_FOR):
+        return None
+    return Held(row.url, row.asset_id, row.refused, row.asked_at)
+
+
+def begin(connection: Connection, now: datetime, account: str, content: str) -> Begun:
+    """Takes a content that nobody holds or asks for."""
+    row = {"account": account, "content": content, "asked_at": now}
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    row = {"account": account, "sha256": sha256, "url": url, "hosted_at": now}
-    fresh = dialect.insert(hosted).values(row)
-    connection.execute(
-        fresh.on_conflict_do_update(index_elements=["account", "sha256"], set_={"url": url, "hosted_at": now})
-    )
+    fresh = dialect.insert(hosted).values(row).on_conflict_do_nothing().returning(hosted.c.content)
+    if connection.execute(fresh).first() is not None:
+        return Begun.FIRST
+    open_question = hosted.c.url.is_(None) & hosted.c.asset_id.is_(None) & hosted.c.refused.is_(None)
+    stale = open_question & (hosted.c.asked_at <= now - STALE)
+    forgiven = hosted.c.refused.is_not(None) & (hosted.c.asked_at <= now - REFUSED_FOR)
+    again = update(hosted).where(_is(account, content), stale | forgiven)
+    values = {"asked_at": now, "asset_id": None, "refused": None}
+    taken = connection.execute(again.values(values).returning(hosted.c.content)).first()
+    return Begun.AGAIN if taken is not None else Begun.ELSEWHERE
+
+
+def remember(connection: Connection, account: str, content: str, url: str) -> None:
+    """It is there: orders may name it."""
+    _set(connection, account, content, url=url)
+
+
+def under_review(connection: Connection, account: str, content: str, asset_id: str) -> None:
+    _set(connection, account, content, asset_id=asset_id)
+
+
+def refuse(connection: Connection, now: datetime, account: str, content: str, why: str) -> None:
+    _set(connection, account, content, refused=why, asked_at=now)
+
+
+def unheard(connection: Connection, account: str, content: str) -> None:
+    """The answer got lost: whoever asks next looks first whether the provider has it."""
+    unknown = hosted.c.url.is_(None), hosted.c.asset_id.is_(None)
+    connection.execute(update(hosted).where(_is(account, content), *unknown).values(asked_at=EPOCH))
+
+
+def lost(connection: Connection, account: str, content: str) -> None:
+    """The provider does not know its asset any more: it is looked for, and registered anew."""
+    _set(connection, account, content, asset_id=None, asked_at=EPOCH)
+
+
+def forget(connection: Connection, account: str, content: str) -> None:
+    """It was not taken, and the provider said so. (An asset whose review goes on stays known.)"""
+    unknown = hosted.c.url.is_(None), hosted.c.asset_id.is_(None)
+    connection.execute(delete(hosted).where(_is(account, content), *unknown))
+
+
+def _is(account: str, content: str) -> ColumnElement[bool]:
+    return and_(hosted.c.account == account, hosted.c.content == content)
+
+
+def _set(connection: Connection, account: str, content: str, **values: object) -> None:
+    connection.execute(update(hosted).where(_is(account, content)).values(values))

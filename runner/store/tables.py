@@ -115,12 +115,14 @@ class Table(SQLModel):
 
 STRICT: dict[str, Any] = {"sqlite_strict": True}
 POSTPONED = "state = 'queued' AND due_at > created_at"
+UNDER_REVIEW = "reviews = 1 AND state = 'queued'"
 MOVING = "state IN ('submitting', 'unknown', 'running', 'downloading')"
 
 # SQLite uses a partial index only for a query that repeats the index's own condition to the letter.
 IS_MOVING = text(f"jobs.{MOVING}")
 IS_POSTPONED = text(POSTPONED)
 IS_UNSETTLED = text("jobs.settle_at IS NOT NULL")
+IS_UNDER_REVIEW = text(f"jobs.{UNDER_REVIEW}")
 QUEUED = text("jobs.state = 'queued'")
 
 
@@ -155,7 +157,8 @@ class Account(Table, table=True):
 
     `windows` is JSON [[limit, seconds], …]. Until `blocked_until` no request goes at all, until `paused_until` no paid
     one; `probes` counts fruitless probes in a row. `stopped` is the reason a person is needed (nothing goes),
-    `stopped_models` (JSON list) those this account may not use.
+    `stopped_models` (JSON list) those this account may not use. `baseline` was the balance at `baseline_at`, when
+    nothing of ours was open.
     """
 
     __tablename__ = "accounts"
@@ -176,6 +179,8 @@ class Account(Table, table=True):
     stopped: str | None = _text()
     stopped_models: str = Field(default="[]", sa_column=Column(Text, nullable=False, server_default="[]"))
     list_at: datetime | None = _time()
+    baseline: Decimal | None = _credits(nullable=True)
+    baseline_at: datetime | None = _time()
 
 
 class Worker(Table, table=True):
@@ -203,7 +208,8 @@ class Request(Table, table=True):
 
 
 class Job(Table, table=True):
-    """One intended paid render. `spec` is the canonical JSON of what is asked; `lease` fences whoever works on it."""
+    """One intended paid render. `spec` is the canonical JSON of what is asked; `lease` fences whoever works on it.
+    `reviews` is 1 until the provider has judged the references that it wants to review first."""
 
     __tablename__ = "jobs"
     __table_args__: ClassVar[Any] = (
@@ -215,6 +221,7 @@ class Job(Table, table=True):
         CheckConstraint("state <> 'submitting' OR lease IS NOT NULL", name="submitting_has_lease"),
         _only("jobs_queue", "state = 'queued'", "account", text("priority DESC"), "id"),  # the order of submission
         _only("jobs_postponed", POSTPONED, "account", "due_at"),
+        _only("jobs_under_review", UNDER_REVIEW, "account", "due_at"),
         _only("jobs_moving", MOVING, "account", "state", "due_at"),
         _only("jobs_to_settle", "settle_at IS NOT NULL", "account", "settle_at"),
         _only("jobs_leased", "lease IS NOT NULL", "owner"),
@@ -237,6 +244,7 @@ class Job(Table, table=True):
     output: str = _text(nullable=False)
     place: str = _text(nullable=False)
     priority: int = _number()
+    reviews: int = _number(default=0)
     estimated: Decimal | None = _credits(nullable=True)
     charged: Decimal = _credits()
     refunded: Decimal = _credits()
@@ -268,12 +276,14 @@ class Attempt(Table, table=True):
     """One intent to pay, frozen: the very bytes, the key, the account's fingerprint. `brink_at` NULL: nothing was sent.
 
     `priced` is the exact documented price, `reserved`, `charged` and `refunded` what is booked for this attempt.
+    `callback` is the sha256 (hex) of the secret word in the address that the provider was asked to call.
     """
 
     __tablename__ = "attempts"
     __table_args__: ClassVar[Any] = (
         Index("attempts_by_job", "job_id"),
         _only("attempts_unanswered", "outcome = 'no_answer'", "account", "answered_at"),
+        _only("attempts_by_callback", "callback IS NOT NULL", "callback"),
         STRICT,
     )
     id: int = _key()
@@ -295,6 +305,7 @@ class Attempt(Table, table=True):
     code: str | None = _text()
     message: str | None = _text()
     task_id: str | None = _text()
+    callback: str | None = _text()
 
 
 class Output(Table, table=True):
@@ -357,14 +368,22 @@ class EventRow(Table, table=True):
 
 
 class Hosted(Table, table=True):
-    """A local file that a provider hosts for an account: uploaded once per content."""
+    """A reference that a provider holds for an account: a local file it hosts, or an asset it has reviewed; once per
+    content.
+
+    `content` is the sha256 (hex) of the file, or of the asset's URL. Orders may name it once there is a `url`. Until
+    then somebody has been asking for it since `asked_at`, an `asset_id` tells that its review goes on, and `refused`
+    why it will not be had.
+    """
 
     __tablename__ = "hosted_references"
     __table_args__: ClassVar[Any] = (STRICT,)
     account: str = Field(sa_column=Column(Text, primary_key=True))
-    sha256: str = Field(sa_column=Column(Text, primary_key=True))
-    url: str = _text(nullable=False)
-    hosted_at: datetime = _time(nullable=False)
+    content: str = Field(sa_column=Column(Text, primary_key=True))
+    url: str | None = _text()
+    asset_id: str | None = _text()
+    refused: str | None = _text()
+    asked_at: datetime = _time(nullable=False)
 
 
 class LearnedPrice(Table, table=True):

@@ -8,13 +8,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, func, select, update
 
 from runner.errors import ErrorKind
 from runner.jobs import Failure, OutputRow, Standing, State
 from runner.ledger import Bill
 from runner.store.changes import attempts, jobs, outputs
-from runner.store.tables import IS_MOVING, QUEUED, LearnedPrice, batches
+from runner.store.tables import IS_MOVING, IS_UNDER_REVIEW, QUEUED, LearnedPrice, batches
 
 learned_prices = LearnedPrice.__table__  # type: ignore[attr-defined]
 
@@ -90,6 +90,23 @@ def peek(
         chosen = chosen.where(jobs.c.batch_id.in_(batch_ids))
     ordered = chosen.order_by(jobs.c.priority.desc(), jobs.c.id).limit(most)
     return [as_work(row) for row in connection.execute(ordered)]
+
+
+def to_review(
+    connection: Connection, now: datetime, account: str, most: int, batch_ids: Sequence[int] | None
+) -> tuple[list[Work], bool]:
+    """Queued jobs whose references the provider has yet to review: those that are due, and whether there are any."""
+    waiting = everything().where(IS_UNDER_REVIEW, jobs.c.account == account)
+    if batch_ids is not None:
+        waiting = waiting.where(jobs.c.batch_id.in_(batch_ids))
+    due = waiting.where(jobs.c.due_at <= now, jobs.c.lease.is_(None)).order_by(jobs.c.due_at, jobs.c.id)
+    found = [as_work(row) for row in connection.execute(due.limit(most))]
+    return found, bool(found) or connection.execute(waiting.limit(1)).first() is not None
+
+
+def reviewed(connection: Connection, ids: Sequence[int]) -> None:
+    """All references of these jobs have passed."""
+    connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(reviews=0))
 
 
 def outputs_of(connection: Connection, job_id: int) -> list[OutputRow]:

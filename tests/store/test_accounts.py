@@ -9,6 +9,7 @@ import pytest
 
 from runner.store import Store, accounts, hosted, prices
 from runner.store.claims import submission_room
+from runner.store.hosted import Begun
 from runner.store.queries import account_rows
 from runner.store.tables import accounts as account_table
 from runner.store.work import learned, peek
@@ -139,14 +140,65 @@ async def test_a_limit_that_the_person_chose_stays(store: Store) -> None:
     assert [str(w) for w in (await store.read(account_rows))[0].windows] == ["10/minute"]
 
 
-async def test_a_file_is_hosted_once_per_content_and_account(store: Store, clock: HandClock) -> None:
-    assert await store.read(hosted.url_of, "one", "5" * 64) is None
-    await store.write(hosted.remember, clock.now(), "one", "5" * 64, "https://cdn.example/a")
-    await store.write(hosted.remember, clock.now(), "two", "5" * 64, "https://cdn.example/b")
-    await store.write(hosted.remember, clock.now(), "one", "5" * 64, "https://cdn.example/c")
-    assert await store.read(hosted.url_of, "one", "5" * 64) == "https://cdn.example/c"
-    assert await store.read(hosted.url_of, "two", "5" * 64) == "https://cdn.example/b"
-    assert await store.read(hosted.url_of, "two", "6" * 64) is None
+HERO, VILLAIN = "5" * 64, "6" * 64
+
+
+async def asked_for(store: Store, clock: HandClock, content: str, account: str = "one") -> Begun:
+    return await store.write(hosted.begin, clock.now(), account, content)
+
+
+async def what_is_held(store: Store, clock: HandClock, content: str, account: str = "one") -> hosted.Held | None:
+    return await store.read(hosted.held, clock.now(), account, content)
+
+
+async def test_a_reference_is_asked_for_once_per_content_and_account(store: Store, clock: HandClock) -> None:
+    assert await what_is_held(store, clock, HERO) is None
+    assert await asked_for(store, clock, HERO) is Begun.FIRST
+    assert await asked_for(store, clock, HERO) is Begun.ELSEWHERE
+    assert await asked_for(store, clock, HERO, "two") is Begun.FIRST
+    await store.write(hosted.remember, "one", HERO, "https://cdn.example/a")
+    held = await what_is_held(store, clock, HERO)
+    assert held is not None
+    assert held.url == "https://cdn.example/a"
+    clock.move(3600)
+    assert await asked_for(store, clock, HERO) is Begun.ELSEWHERE, "it is there for good"
+    assert await asked_for(store, clock, HERO, "two") is Begun.AGAIN, "whoever asked for it has died"
+    assert await asked_for(store, clock, VILLAIN) is Begun.FIRST
+
+
+async def test_an_answer_that_was_lost_is_looked_for_and_one_that_was_no_is_not(store: Store, clock: HandClock) -> None:
+    for after, expected in ((hosted.unheard, Begun.AGAIN), (hosted.forget, Begun.FIRST)):
+        content = HERO if after is hosted.unheard else VILLAIN
+        assert await asked_for(store, clock, content) is Begun.FIRST
+        await store.write(after, "one", content)
+        assert await asked_for(store, clock, content) is expected
+
+
+async def test_an_asset_under_review_stays_known_whatever_is_said_of_a_question_about_it(
+    store: Store, clock: HandClock
+) -> None:
+    await asked_for(store, clock, HERO)
+    await store.write(hosted.under_review, "one", HERO, "123")
+    for news in (hosted.unheard, hosted.forget):
+        await store.write(news, "one", HERO)
+        held = await what_is_held(store, clock, HERO)
+        assert held == hosted.Held(None, "123", None, clock.now())
+    clock.move(3600)
+    assert await asked_for(store, clock, HERO) is Begun.ELSEWHERE
+    await store.write(hosted.lost, "one", HERO)
+    assert await asked_for(store, clock, HERO) is Begun.AGAIN
+
+
+async def test_a_refused_reference_may_be_tried_again_after_an_hour(store: Store, clock: HandClock) -> None:
+    await asked_for(store, clock, HERO)
+    await store.write(hosted.refuse, clock.now(), "one", HERO, "a face")
+    held = await what_is_held(store, clock, HERO)
+    assert held is not None
+    assert held.refused == "a face"
+    assert await asked_for(store, clock, HERO) is Begun.ELSEWHERE
+    clock.move(3600)
+    assert await what_is_held(store, clock, HERO) is None
+    assert await asked_for(store, clock, HERO) is Begun.AGAIN
 
 
 async def test_the_last_charge_of_a_shape_is_its_price(store: Store, clock: HandClock) -> None:

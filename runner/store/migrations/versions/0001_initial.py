@@ -55,6 +55,8 @@ def _accounts() -> None:
         sa.Column("stopped", sa.Text(), nullable=True),
         sa.Column("stopped_models", sa.Text(), server_default="[]", nullable=False),
         sa.Column("list_at", INTEGER, nullable=True),
+        sa.Column("baseline", INTEGER, nullable=True),
+        sa.Column("baseline_at", INTEGER, nullable=True),
         sa.PrimaryKeyConstraint("name"),
         sa.CheckConstraint("concurrency > 0", name="concurrency_positive"),
         sqlite_strict=True,
@@ -83,10 +85,12 @@ def _hosted_references() -> None:
     op.create_table(
         "hosted_references",
         sa.Column("account", sa.Text(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
-        sa.Column("url", sa.Text(), nullable=False),
-        sa.Column("hosted_at", INTEGER, nullable=False),
-        sa.PrimaryKeyConstraint("account", "sha256"),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text(), nullable=True),
+        sa.Column("asset_id", sa.Text(), nullable=True),
+        sa.Column("refused", sa.Text(), nullable=True),
+        sa.Column("asked_at", INTEGER, nullable=False),
+        sa.PrimaryKeyConstraint("account", "content"),
         sqlite_strict=True,
     )
 
@@ -157,6 +161,7 @@ def _jobs() -> None:
         sa.Column("output", sa.Text(), nullable=False),
         sa.Column("place", sa.Text(), nullable=False),
         sa.Column("priority", INTEGER, nullable=False),
+        sa.Column("reviews", INTEGER, server_default="0", nullable=False),
         sa.Column("estimated", INTEGER, nullable=True),
         sa.Column("charged", INTEGER, server_default="0", nullable=False),
         sa.Column("refunded", INTEGER, server_default="0", nullable=False),
@@ -195,6 +200,7 @@ def _jobs() -> None:
     op.create_index("jobs_by_state", "jobs", ["batch_id", "account", "state", "estimated"])
     _index("jobs_finished", "jobs", ["account", "finished_at"], "finished_at IS NOT NULL")
     _index("jobs_leased", "jobs", ["owner"], "lease IS NOT NULL")
+    _index("jobs_under_review", "jobs", ["account", "due_at"], "reviews = 1 AND state = 'queued'")
     _index(
         "jobs_moving",
         "jobs",
@@ -243,11 +249,13 @@ def _attempts() -> None:
         sa.Column("code", sa.Text(), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("task_id", sa.Text(), nullable=True),
+        sa.Column("callback", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sqlite_strict=True,
     )
     op.create_index("attempts_by_job", "attempts", ["job_id"])
+    _index("attempts_by_callback", "attempts", ["callback"], "callback IS NOT NULL")
     _index("attempts_unanswered", "attempts", ["account", "answered_at"], "outcome = 'no_answer'")
 
 
