@@ -46,6 +46,8 @@ class Scene:
     orders: list[NewJob] = field(default_factory=list)
     budget: dict[str, Decimal] = field(default_factory=dict)
     windows: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    exclusive: bool = False
+    leave: bool = False
 
     def ask(
         self,
@@ -124,7 +126,9 @@ class Scene:
         await store.write(save_accounts, [settings])
         line = await stack.enter_async_context(Line(credentials, self.clock))
         fetcher = await stack.enter_async_context(Fetcher(allow_private=True))
-        return Lane(Desk(name, provider, line, fetcher, store, self.clock, mark, interval, timeout))
+        desk = Desk(name, provider, line, fetcher, store, self.clock, mark, interval, timeout)
+        desk.exclusive, desk.leave = self.exclusive, self.leave
+        return Lane(desk)
 
 
 @asynccontextmanager

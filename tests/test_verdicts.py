@@ -82,7 +82,7 @@ class Journey:
     """A job as the store would keep it, and the truth about what its provider accepted."""
 
     keyed: bool
-    findable: bool
+    lookable: bool
     standing: Standing = field(default_factory=lambda: Standing(State.QUEUED, NOW))
     now: datetime = NOW
     bill: Bill = field(default_factory=Bill)
@@ -129,7 +129,7 @@ class Journey:
     def submission(self) -> Submission:
         return Submission(
             1, 77, self.standing, 5, self.bill, self.outcome, self.brink_at, self.answered_at, self.keyed,
-            self.findable, HOUR, timedelta(seconds=5), None, self.now,
+            self.lookable, HOUR, timedelta(seconds=5), None, self.now,
         )  # fmt: skip
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -172,10 +172,10 @@ rounds = st.lists(st.tuples(outcomes, st.booleans(), st.integers(0, 1800)), min_
 
 @given(st.booleans(), st.booleans(), rounds)
 def test_no_sequence_of_answers_pays_twice(
-    keyed: bool, findable: bool, answers: list[tuple[Outcome, bool, int]]
+    keyed: bool, lookable: bool, answers: list[tuple[Outcome, bool, int]]
 ) -> None:
     """Every outcome of every request, with keys and without: the invariants stand in `Journey.check`."""
-    job = Journey(keyed, findable)
+    job = Journey(keyed, lookable)
     for said, arrives, pause in answers:
         job.now += timedelta(seconds=pause)
         if job.standing.state is State.QUEUED:
@@ -193,8 +193,8 @@ def test_no_sequence_of_answers_pays_twice(
 
 
 @given(st.booleans(), st.booleans(), outcomes)
-def test_one_answer_alone(keyed: bool, findable: bool, said: Outcome) -> None:
-    job = Journey(keyed, findable)
+def test_one_answer_alone(keyed: bool, lookable: bool, said: Outcome) -> None:
+    job = Journey(keyed, lookable)
     job.claim()
     job.ask(said, arrives=True)
     match said:
@@ -209,14 +209,14 @@ def test_one_answer_alone(keyed: bool, findable: bool, said: Outcome) -> None:
         case Refusal(action=action) if action in DEFINITIVE:
             expected = {State.QUEUED}
         case _:
-            expected = {State.UNKNOWN} if keyed or findable else {State.HELD}
+            expected = {State.UNKNOWN} if keyed or lookable else {State.HELD}
     assert {job.standing.state} == expected
 
 
 @given(st.lists(outcomes, min_size=1, max_size=6))
 def test_an_open_question_keeps_its_key_its_bytes_and_its_evidence(answers: list[Outcome]) -> None:
     """Whatever a resend is told: accepted ends it, a refusal for good is a person's business, all else asks again."""
-    job = Journey(keyed=True, findable=False)
+    job = Journey(keyed=True, lookable=False)
     job.claim()
     job.ask(Unanswered("silence"), arrives=True)
     for said in answers:
@@ -241,14 +241,14 @@ def test_an_open_question_keeps_its_key_its_bytes_and_its_evidence(answers: list
 @pytest.mark.parametrize("keyed", [True, False])
 def test_which_rejections_keep_the_key(action: Action, keyed: bool) -> None:
     """With keys, 429 and "busy" answers keep it, since a key may cache any other error; without keys none does."""
-    job = Journey(keyed, findable=False)
+    job = Journey(keyed, lookable=False)
     job.claim()
     job.ask(refused(action), arrives=False)
     assert job.standing.generation == (1 if keyed and action in KEEP_KEY else 2)
 
 
 def test_a_request_that_never_left_waits_a_little_longer_each_time() -> None:
-    job = Journey(keyed=False, findable=True)
+    job = Journey(keyed=False, lookable=True)
     waits = []
     for _ in range(6):
         job.claim()
@@ -272,7 +272,7 @@ def test_a_request_that_never_left_waits_a_little_longer_each_time() -> None:
 )
 def test_beyond_the_key_window_nothing_is_sent_again(asked_before: str, minute: int, window: int) -> None:
     """An hour from the brink; a 409 proves the key alive when it is said, which prolongs it, up to two hours."""
-    job = Journey(keyed=True, findable=False)
+    job = Journey(keyed=True, lookable=False)
     job.claim()
     job.outcome, job.brink_at, job.answered_at = asked_before, NOW, NOW + timedelta(minutes=minute)
     job.now = NOW + timedelta(minutes=window)
@@ -288,14 +288,14 @@ def test_beyond_the_key_window_nothing_is_sent_again(asked_before: str, minute: 
 
 def test_a_question_from_the_future_has_no_known_age() -> None:
     """The clock was set back: how long ago it was asked, nobody can tell."""
-    job = Journey(keyed=True, findable=False)
+    job = Journey(keyed=True, lookable=False)
     job.claim()
     job.outcome, job.brink_at, job.now = "no_answer", NOW, NOW - timedelta(microseconds=1)
     assert beyond_key_window(job.submission())
 
 
 def test_a_first_request_is_within_any_window() -> None:
-    job = Journey(keyed=True, findable=False)
+    job = Journey(keyed=True, lookable=False)
     job.claim()
     job.now = NOW + timedelta(days=9)
     assert not beyond_key_window(job.submission())

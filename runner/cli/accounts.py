@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ from runner.engine import Lane
 from runner.errors import InputError
 from runner.lifecycle.desk import Desk
 from runner.manifest import Manifest, ProviderEntry
+from runner.problems import suggestion
 from runner.providers import registry
 from runner.settings import Credentials, Settings, Wanted, fingerprint
 from runner.store import Store, facts
@@ -62,6 +63,19 @@ def _entry(row: AccountRow) -> ProviderEntry:
     )
 
 
+def check_leave(names: Collection[str], members: Sequence[Member]) -> None:
+    """`--resubmit-unknown` is for accounts that are there and honour no key. Raises InputError for any other."""
+    known = {member.entry.name: registry()[member.entry.uses] for member in members}
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"--resubmit-unknown {name}: no account of that name", suggestion(name, [*known], "accounts")
+            )
+        if known[name].keyed:
+            why = f"--resubmit-unknown {name}: {known[name].name} honours idempotency keys"
+            raise InputError(why, "leave it out: a lost answer is asked for again under the same key")
+
+
 def check_speed(speed: float, members: Sequence[Member]) -> None:
     """A faster clock is for sandboxes only. Raises InputError where any base address is not on loopback."""
     elsewhere = [m.entry.name for m in members if not m.credentials.loopback]
@@ -72,9 +86,14 @@ def check_speed(speed: float, members: Sequence[Member]) -> None:
 
 @asynccontextmanager
 async def lanes(
-    store: Store, members: Sequence[Member], batch_ids: Sequence[int] | None, until: datetime | None
+    store: Store,
+    members: Sequence[Member],
+    batch_ids: Sequence[int] | None,
+    until: datetime | None,
+    leave: Collection[str] = (),
 ) -> AsyncIterator[list[Lane]]:
-    """A lane per account, its limits written to the queue first (again, where the jobs' transaction has done it)."""
+    """A lane per account, its limits written to the queue first (again, where the jobs' transaction has done it).
+    `leave`: the accounts whose lost orders may go again."""
     salt = await store.read(facts.salt)
     await store.write(save_accounts, limits_of(members, salt))
     hook_works = await brink_hook_works()
@@ -84,7 +103,9 @@ async def lanes(
             log.keep(member.credentials.key)
             line = await stack.enter_async_context(Line(member.credentials, store.clock, hook_works=hook_works))
             fetcher = await stack.enter_async_context(Fetcher(allow_private=member.credentials.loopback))
-            made.append(Lane(_desk(store, member, line, fetcher, salt), batch_ids, until))
+            desk = _desk(store, member, line, fetcher, salt)
+            desk.leave = member.entry.name in leave
+            made.append(Lane(desk, batch_ids, until))
         yield made
 
 
@@ -107,4 +128,5 @@ def _desk(store: Store, member: Member, line: Line, fetcher: Fetcher, salt: byte
     return Desk(
         entry.name, registry()[entry.uses], line, fetcher, store, store.clock,
         fingerprint(member.credentials.key, salt), entry.poll_interval, entry.timeout,
+        exclusive=entry.account_exclusive,
     )  # fmt: skip

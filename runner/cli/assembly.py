@@ -19,7 +19,7 @@ from typing import Any
 
 from runner import expand
 from runner import plan as planning
-from runner.cli.accounts import Member, check_speed, lanes, limits_of, of_manifest, of_queue
+from runner.cli.accounts import Member, check_leave, check_speed, lanes, limits_of, of_manifest, of_queue
 from runner.cli.output import say
 from runner.clock import Clock
 from runner.engine import Engine, Exit
@@ -46,7 +46,8 @@ SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, sig
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the person asked for. `root`: where outputs go (None: the manifest's folder). `anchor`: see `Clock`."""
+    """What the person asked for. `leave`: the accounts whose lost orders may go again. `root`: where outputs go (None:
+    the manifest's folder). `anchor`: see `Clock`."""
 
     db: str
     settings: Settings
@@ -54,6 +55,7 @@ class RunOptions:
     max_credits_each: Decimal | None = None
     until: datetime | None = None
     wait: bool = True
+    leave: frozenset[str] = frozenset()
     speed: float = 1.0
     anchor: float | None = None
     root: Path | None = None
@@ -106,13 +108,14 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
     """
     members = members_of(order, options) if order else []
     async with open_store(options.db, clock, own=True) as store:
+        others, lacking = of_queue(await store.read(account_rows), options.settings, [m.entry.name for m in members])
+        check_speed(options.speed, others)
+        check_leave(options.leave, [*members, *others])
         added = await _enqueue(store, order, options, members) if order else None
         if order is None:
             await _tighten(store, options)
-        others, lacking = of_queue(await store.read(account_rows), options.settings, [m.entry.name for m in members])
-        check_speed(options.speed, others)
         batch_ids = [added.batch_id] if added else None
-        async with lanes(store, [*members, *others], batch_ids, options.until) as made:
+        async with lanes(store, [*members, *others], batch_ids, options.until, options.leave) as made:
             yield Engine(store, made, batch_ids, frozenset(lacking), options.until, options.wait)
 
 

@@ -47,6 +47,14 @@ async def run(
     no_wait: Annotated[
         bool, Parameter(help="End with 5 where credits or a provider are missing, instead of waiting for them.")
     ] = False,
+    resubmit_unknown: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Let orders of this account go again whose answer gets lost in this run: after two looks found "
+            "nothing and, where the provider tells a balance, it says that nothing was charged.",
+            metavar="NAME",
+        ),
+    ] = None,
     speed: Annotated[float, Parameter(help="Divide every wait by this; only against sandboxes on this machine.")] = 1.0,
     common: Common = EVERYDAY,
 ) -> int:
@@ -61,6 +69,7 @@ async def run(
         overall,
         _moment(until),
         not no_wait,
+        frozenset(resubmit_unknown or ()),
         _speed(speed),
         float(anchor) if anchor else None,
     )

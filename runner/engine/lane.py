@@ -15,7 +15,7 @@ from runner.errors import Fenced
 from runner.exchange import Refusal
 from runner.expand.keys import parse_spec
 from runner.jobs import State
-from runner.lifecycle import fetching, following, hosting, looking, submitting
+from runner.lifecycle import evidence, fetching, following, hosting, looking, submitting
 from runner.lifecycle.desk import Desk
 from runner.limits import poll_every
 from runner.store import accounts as account_rows
@@ -95,8 +95,9 @@ class Lane:
         intents = await self._intents()
         wants = Wants(
             desk.worker, desk.account, desk.provider.keyed, intents,
-            resends=self._hands(), looks=desk.provider.history is not None, polls=self._hands() - len(intents),
-            poll_pages=self._pages(), settles=4, downloads=DOWNLOADS - len(self._loading),
+            drains=desk.balance_tells, resends=self._hands(), looks=not desk.provider.keyed,
+            polls=self._hands() - len(intents), poll_pages=self._pages(), settles=4,
+            downloads=DOWNLOADS - len(self._loading),
         )  # fmt: skip
         taken = await desk.store.write(claim, desk.now(), wants)
         desk.paused = taken.paused
@@ -139,6 +140,7 @@ class Lane:
         )
         if not waiting or not await self._credits_are_back(room.paused_kind):
             return []
+        await evidence.note_baseline(desk)
         return [intent for work in waiting if (intent := await self._ready(work)) is not None]
 
     async def _all_reviewed(self) -> bool:

@@ -36,7 +36,8 @@ class Desk:
     """One account at work. `fingerprint` is of today's key; `trusted` turns False when tasks in flight were paid with
     another key, until one of them answers to this one. `paused`: the account has been refusing paid requests. `every`
     (the pace of polling) is at least `poll_interval`; `asked_alone` tells when a task was last asked by itself, not
-    by a list."""
+    by a list. `exclusive`: nobody else spends from the account. `leave`: the person at the command line lets orders go
+    again whose answer got lost and that nothing speaks for."""
 
     account: str
     provider: Provider
@@ -49,12 +50,24 @@ class Desk:
     timeout: timedelta
     trusted: bool = True
     paused: bool = False
+    exclusive: bool = False
+    leave: bool = False
     unsent: int = 0
     every: timedelta = timedelta(0)
     told_limit: int | None = None
     asked_alone: dict[int, datetime] = field(default_factory=dict)
     pending: set[asyncio.Task[None]] = field(default_factory=set)
     random: Callable[[], float] = random.random
+
+    @property
+    def balance_tells(self) -> bool:
+        """Whether the balance is evidence for what became of an order whose answer got lost."""
+        return self.exclusive and self.provider.balance is not None and not self.provider.keyed
+
+    def lists(self, model: str) -> bool:
+        """Whether the provider's history shows tasks of this model."""
+        described = self.provider.model(model)
+        return self.provider.history is not None and described is not None and described.listed
 
     def now(self) -> datetime:
         return self.clock.now()

@@ -1,4 +1,5 @@
-"""Looking into a lost answer where the provider honours no key: its own history is searched for the task.
+"""Looking into a lost answer where the provider honours no key: its own history is searched for the task, and where
+nobody else spends from the account its balance tells whether the order was charged.
 
 Absence is not proof: looks are made at once (and at every start), after a minute and after a quarter of an hour; then
 the job is held. Nothing here ever submits anything.
@@ -13,18 +14,18 @@ from datetime import datetime, timedelta
 from runner.errors import Taken
 from runner.exchange import Listed, Refusal
 from runner.jobs import Change, Event, Standing, State
+from runner.lifecycle import evidence
 from runner.lifecycle.desk import Desk
 from runner.lifecycle.following import page, unless_fenced
 from runner.store.intents import Claim
 from runner.store.work import Work, foreign_tasks, owned_task_ids, unknowns
-from runner.verdicts.looking import TOLERANCE, Question, identify
-from runner.verdicts.submission import next_look
+from runner.verdicts.looking import TOLERANCE, Charge, Look, Question, after_look, identify
 
 PAGES = 40  # 2,000 tasks: whoever makes more within one open question's time is asked to look by hand
 
 
 async def look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
-    """One walk over the history, newest first, for all open questions of the account that today's key sent."""
+    """One look for all open questions of the account that today's key sent."""
     foreign = [pair for pair in pairs if _is_foreign(desk, pair[0])]
     for work, claim in foreign:
         await unless_fenced(desk.record(_hold_foreign(desk, work, claim.lease)))
@@ -34,17 +35,28 @@ async def look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
 
 
 async def _look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
-    tasks = await _history_since(desk, min(_brink(work) for work, _ in pairs), pairs[0][1].request)
-    if isinstance(tasks, Refusal):
+    found = await _searched(desk, pairs)
+    if isinstance(found, Refusal):
         for work, claim in pairs:
-            await unless_fenced(desk.record(_put_off(desk, work, claim, tasks)))
+            await unless_fenced(desk.record(_put_off(desk, work, claim, found.wait)))
         return
+    alone = len(pairs) == 1
+    for work, claim in pairs:
+        await unless_fenced(_conclude(desk, work, claim, found.get(work.id), alone=alone))
+
+
+async def _searched(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> dict[int, Listed] | Refusal:
+    """The tasks that were found in one walk over the history, newest first, where the provider has one."""
+    request = pairs[0][1].request
+    if desk.provider.history is None:
+        await desk.answered(request)
+        return {}
+    tasks = await _history_since(desk, min(_brink(work) for work, _ in pairs), request)
+    if isinstance(tasks, Refusal):
+        return tasks
     owned = await desk.store.read(owned_task_ids, desk.account, [task.task_id for task in tasks])
     free = [task for task in tasks if task.task_id not in owned]
-    questions = [_question(desk, work) for work, _ in pairs]
-    found = identify(questions, free, _same_model(desk), _tolerance(desk))
-    for work, claim in pairs:
-        await unless_fenced(_conclude(desk, work, claim, found.get(work.id)))
+    return identify([_question(desk, work) for work, _ in pairs], free, _same_model(desk), _tolerance(desk))
 
 
 def _question(desk: Desk, work: Work) -> Question:
@@ -93,14 +105,27 @@ async def _history_since(desk: Desk, since: datetime, request: int | None) -> li
     return list(seen.values())
 
 
-async def _conclude(desk: Desk, work: Work, claim: Claim, task: Listed | None) -> None:
-    if task is None:
-        await desk.record(_not_found(desk, work, claim))
-        return
-    try:
-        await desk.record(_found(desk, work, claim, task))
-    except Taken:  # somebody adopted it in the meantime
-        await desk.record(_not_found(desk, work, claim))
+async def _conclude(desk: Desk, work: Work, claim: Claim, task: Listed | None, *, alone: bool) -> None:
+    if task is not None:
+        try:
+            await desk.record(_found(desk, work, claim, task))
+            return
+        except Taken:  # somebody adopted it in the meantime
+            alone = False
+    charge = await evidence.charge(desk, work) if alone else None
+    if isinstance(charge, evidence.NotNow):
+        await desk.record(_put_off(desk, work, claim, charge.wait))
+    else:
+        await desk.record(after_look(_look_of(desk, work, claim, charge)))
+
+
+def _look_of(desk: Desk, work: Work, claim: Claim, charge: Charge | None) -> Look:
+    assert work.attempt is not None
+    return Look(
+        work.id, claim.lease, work.standing, work.attempt.bill, _brink(work), desk.now(),
+        searched=desk.lists(work.model), charge=charge, awaited=work.attempt.callback is not None, leave=desk.leave,
+        silent=desk.provider.balance is None,
+    )  # fmt: skip
 
 
 def _found(desk: Desk, work: Work, claim: Claim, task: Listed) -> Change:
@@ -112,25 +137,10 @@ def _found(desk: Desk, work: Work, claim: Claim, task: Listed) -> Change:
     return _change(Event.FOUND, work, claim, now, standing, task_id=task.task_id, how="the provider's history")
 
 
-def _not_found(desk: Desk, work: Work, claim: Claim) -> Change:
+def _put_off(desk: Desk, work: Work, claim: Claim, wait: float | None) -> Change:
+    """What was to be looked at could not be read: that is not a look."""
     now = desk.now()
-    looks = work.standing.looks + 1
-    attempt = work.attempt
-    assert attempt is not None
-    again_at = next_look(attempt.brink_at or now, now)
-    if again_at is None:
-        standing = replace(work.standing, state=State.HELD, due_at=now, looks=looks)
-        return _change(
-            Event.NOT_FOUND, work, claim, now, standing, why=f"not in the provider's history after {looks} looks"
-        )
-    standing = replace(work.standing, due_at=again_at, looks=looks)
-    return _change(Event.LOOKED, work, claim, now, standing, looks=str(looks))
-
-
-def _put_off(desk: Desk, work: Work, claim: Claim, refusal: Refusal) -> Change:
-    """The history could not be read: that is not a look."""
-    now = desk.now()
-    standing = replace(work.standing, due_at=now + timedelta(seconds=refusal.wait or 15.0))
+    standing = replace(work.standing, due_at=now + timedelta(seconds=wait or 15.0))
     return _change(Event.POSTPONED, work, claim, now, standing)
 
 

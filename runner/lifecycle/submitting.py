@@ -138,11 +138,10 @@ async def _pay(desk: Desk, work: Work, claim: Claim) -> Outcome:
 def _submission(desk: Desk, work: Work, claim: Claim) -> Submission:
     attempt = work.attempt
     assert attempt is not None
-    model = desk.provider.model(work.model)
     return Submission(
         work.id, claim.lease, work.standing, attempt.id, attempt.bill, attempt.outcome, attempt.brink_at,
         attempt.answered_at, desk.provider.keyed,
-        findable=desk.provider.history is not None and model is not None and model.listed,
+        lookable=desk.lists(work.model) or desk.balance_tells or desk.leave or attempt.callback is not None,
         key_window=timedelta(seconds=desk.provider.key_window), poll_interval=desk.poll_interval,
         request=claim.request, now=desk.now(), spread=desk.random(),
     )  # fmt: skip
@@ -153,7 +152,7 @@ async def _record_twin(desk: Desk, sub: Submission, outcome: Outcome) -> None:
     twin = outcome.task_id if isinstance(outcome, Accepted) else "?"
     refusal = Refusal(Action.AMBIGUOUS, ErrorKind.UNKNOWN_SUBMISSION, "twin_task",
                       f"the provider answered with task {twin}, which belongs to another job")  # fmt: skip
-    await desk.record(*after_submission(replace(sub, keyed=False, findable=False), refusal))
+    await desk.record(*after_submission(replace(sub, keyed=False, lookable=False), refusal))
 
 
 async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:

@@ -26,12 +26,14 @@ from runner.store.windows import log_requests, request_ends
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a lane could do now: the intents it has ready, and how many more requests of each kind it can carry."""
+    """What a lane could do now: the intents it has ready, and how many more requests of each kind it can carry.
+    `drains`: nothing is ordered while a question is open, so that the balance can answer it."""
 
     worker: int
     account: str
     keyed: bool
     intents: Sequence[Intent] = ()
+    drains: bool = False
     resends: int = 0
     looks: bool = False
     polls: int = 0
@@ -148,7 +150,7 @@ class _Desk:
         most = min(self.account.concurrency - in_flight, self.room)
         if not self.wants.keyed:
             most = min(most, 1)
-            if most > 0 and (self._on_the_wire() or self._looking() or self._closed_for_lost_answers()):
+            if most > 0 and (self._on_the_wire() or self._asking_around() or self._closed_for_lost_answers()):
                 return [], False
         if most <= 0 or not self.wants.intents:
             return [], False
@@ -194,9 +196,11 @@ class _Desk:
     def _on_the_wire(self) -> bool:
         return _count(self.connection, self.account.name, IS_MOVING, jobs.c.state == State.SUBMITTING) > 0
 
-    def _looking(self) -> bool:
-        unknown = jobs.c.state == State.UNKNOWN
-        return _count(self.connection, self.account.name, IS_MOVING, unknown, jobs.c.lease.is_not(None)) > 0
+    def _asking_around(self) -> bool:
+        """Whether a lost answer is being looked into; on an account that drains, whether one is open at all."""
+        unknown = [IS_MOVING, jobs.c.state == State.UNKNOWN]
+        looking = unknown if self.wants.drains else [*unknown, jobs.c.lease.is_not(None)]
+        return _count(self.connection, self.account.name, *looking) > 0
 
     def _closed_for_lost_answers(self) -> bool:
         return lost_answers_until(self.connection, self.account.name, self.now) is not None

@@ -1,4 +1,4 @@
-"""Which task of a provider's history is the one whose answer got lost.
+"""Which task of a provider's history is the one whose answer got lost, and what to do when none is.
 
 A task is only ours if nobody owns its id, its prompt is exactly ours, it was created after our brink, and none of the
 facts that the history tells contradicts what we asked for. Equal requests are interchangeable; otherwise the match must
@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
+from runner.errors import ErrorKind
 from runner.exchange import Listed
+from runner.jobs import Change, Event, Failure, Standing, State
+from runner.ledger import Bill, release
+from runner.verdicts.submission import next_look
 
 TOLERANCE = timedelta(seconds=5)  # clocks and rounded times; our brink is at most this much later than their arrival
+LOOKS_BEFORE_LEAVE = 2
+NOWHERE = "nowhere to be looked up: this provider offers no way"
 COMPARED = ("duration", "aspect_ratio", "resolution", "image_url", "generation_type")
 
 
@@ -90,3 +98,96 @@ def _agree(name: str, asked: Any, told: Any) -> bool:
     if name == "duration":
         return str(asked).removesuffix("s") == str(told).removesuffix("s")
     return str(asked) == str(told)
+
+
+class Charge(StrEnum):
+    """What the balance says of an order whose answer got lost."""
+
+    NONE = "not_charged"
+    MADE = "charged"
+    UNCLEAR = "unclear"
+
+
+def charge_of(baseline: Decimal, balance: Decimal, spent: Decimal, price: Decimal) -> Charge:
+    """What is missing from the balance, beside what everything else has cost since the baseline: nothing, exactly the
+    price, or what tells nothing. No search for sums that would fit (providers.md section 3)."""
+    missing = baseline - balance - spent
+    if missing == 0:
+        return Charge.NONE
+    return Charge.MADE if missing == price else Charge.UNCLEAR
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look that did not find the task.
+
+    `searched`: the provider's history was searched, and would show such a task. `charge` is what the balance says, None
+    where it cannot be evidence. `awaited`: the provider may still call back. `leave`: the person at the command line
+    lets orders go again that nothing speaks for; `silent`: the provider documents no balance that could speak.
+    """
+
+    job_id: int
+    lease: int
+    standing: Standing
+    bill: Bill
+    brink_at: datetime
+    now: datetime
+    searched: bool
+    charge: Charge | None = None
+    awaited: bool = False
+    leave: bool = False
+    silent: bool = False
+
+
+def after_look(look: Look) -> Change:
+    """Look again later, let a person decide, or go again by their leave. Absence is not proof: only time makes a look
+    the last one, and nothing is ever ordered again without that leave (design.md section 5.6)."""
+    looks = look.standing.looks + 1
+    if _may_go_again(look, looks):
+        return _given_leave(look, looks)
+    blind = not look.searched and look.charge is None and not look.awaited and not (look.leave and look.silent)
+    found_out = look.charge is Charge.MADE and not look.searched and not look.awaited
+    again_at = None if blind or found_out else next_look(look.brink_at, look.now)
+    failure = _told(look, looks)
+    if again_at is None:
+        held = replace(look.standing, state=State.HELD, due_at=look.now, looks=looks, failure=failure)
+        return _change(look, Event.NOT_FOUND, held, why=failure.message)
+    again = replace(look.standing, due_at=again_at, looks=looks, failure=failure)
+    return _change(look, Event.LOOKED, again, looks=str(looks), why=failure.message)
+
+
+def _may_go_again(look: Look, looks: int) -> bool:
+    """After two looks that found nothing, where the balance has said twice that nothing was charged, or there is none
+    that could say anything."""
+    known = look.standing.failure
+    twice = look.charge is Charge.NONE and known is not None and known.code == Charge.NONE.value
+    return look.leave and looks >= LOOKS_BEFORE_LEAVE and (twice or (look.charge is None and look.silent))
+
+
+def _given_leave(look: Look, looks: int) -> Change:
+    queued = replace(
+        look.standing, state=State.QUEUED, due_at=look.now, looks=0, errors=0, failure=None,
+        generation=look.standing.generation + 1,
+    )  # fmt: skip
+    freed = release(look.bill) if look.charge is Charge.NONE else ()  # else nobody knows what it has cost
+    why = f"not found after {looks} looks; by the leave given at the command line"
+    return replace(_change(look, Event.GIVEN_LEAVE, queued, why=why), entries=freed)
+
+
+def _told(look: Look, looks: int) -> Failure:
+    """Why nobody knows, in the words that a person will decide by."""
+    said = {
+        None: "",
+        Charge.NONE: "; the balance says that nothing was charged for it",
+        Charge.MADE: "; the balance says that it was charged: look its task up in the provider's web console and adopt "
+        "it, or ask the provider's support",
+        Charge.UNCLEAR: "; the balance does not tell: it differs by neither nothing nor the price",
+    }[look.charge]
+    times = "1 look" if looks == 1 else f"{looks} looks"
+    where = f"not in the provider's history after {times}" if look.searched else NOWHERE
+    code = look.charge.value if look.charge is not None else "not_found" if look.searched else "no_lookup"
+    return Failure(ErrorKind.UNKNOWN_SUBMISSION, code, f"the answer got lost, and the task is {where}{said}")
+
+
+def _change(look: Look, event: Event, standing: Standing, **data: str) -> Change:
+    return Change(event, look.job_id, State.UNKNOWN, look.lease, look.now, standing, data=data)

@@ -35,7 +35,7 @@ class Submission:
 
     `asked_before` is the outcome of an earlier request of the
     same attempt (None: this is the first), and `answered_at` when that was. `keyed`: the provider honours idempotency
-    keys; `findable`: it has a history in which this kind of task can be looked up.
+    keys; `lookable`: something may tell what became of it (a history, a balance, a call back).
     """
 
     job_id: int
@@ -47,7 +47,7 @@ class Submission:
     brink_at: datetime | None
     answered_at: datetime | None
     keyed: bool
-    findable: bool
+    lookable: bool
     key_window: timedelta
     poll_interval: timedelta
     request: int | None
@@ -163,7 +163,7 @@ def _lost(sub: Submission, outcome: str, failure: Failure) -> tuple[Change, ...]
     unknown = replace(_standing(sub, State.UNKNOWN, due, failure=failure), errors=errors, looks=0)
     answer = _answer(sub, outcome, failure.code, failure.message)
     lost = _change(sub, Event.ANSWER_LOST, unknown, answer, why=failure.message, code=failure.code)
-    if sub.keyed or sub.findable:
+    if sub.keyed or sub.lookable:
         return (lost,)
     return lost, _hold(sub, unknown, "this provider offers no way to look it up")
 

@@ -143,13 +143,13 @@ async def state_of(store: Store, job_id: int) -> State:
     return (await work_of(store, job_id)).standing.state
 
 
-async def submission(store: Store, claimed: Claim, *, keyed: bool = True, findable: bool = True) -> Submission:
+async def submission(store: Store, claimed: Claim, *, keyed: bool = True, lookable: bool = True) -> Submission:
     work = await work_of(store, claimed.job_id)
     attempt = work.attempt
     assert attempt is not None
     return Submission(
         work.id, claimed.lease, work.standing, attempt.id, attempt.bill, attempt.outcome, attempt.brink_at,
-        attempt.answered_at, keyed, findable, timedelta(hours=1), seconds(5), claimed.request, store.clock.now(),
+        attempt.answered_at, keyed, lookable, timedelta(hours=1), seconds(5), claimed.request, store.clock.now(),
     )  # fmt: skip
 
 
@@ -159,10 +159,10 @@ async def mark_brink(store: Store, claimed: Claim) -> None:
     await store.mark_brink(Brink(claimed.job_id, attempt.id, claimed.lease, store.clock.now()))
 
 
-async def answer(store: Store, claimed: Claim, outcome: Outcome, *, keyed: bool = True, findable: bool = True) -> None:
+async def answer(store: Store, claimed: Claim, outcome: Outcome, *, keyed: bool = True, lookable: bool = True) -> None:
     """The submission passed its brink and this came of it."""
     await mark_brink(store, claimed)
-    await store.record(*after_submission(await submission(store, claimed, keyed=keyed, findable=findable), outcome))
+    await store.record(*after_submission(await submission(store, claimed, keyed=keyed, lookable=lookable), outcome))
 
 
 async def accept(

@@ -142,7 +142,7 @@ async def to_failed(store: Store) -> None:
 
 async def to_held(store: Store) -> None:
     [claimed] = await take_submissions(store, 1)
-    await answer(store, claimed, LOST, keyed=False, findable=False)
+    await answer(store, claimed, LOST, keyed=False, lookable=False)
 
 
 async def to_postponed(store: Store) -> None:

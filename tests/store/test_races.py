@@ -330,9 +330,9 @@ async def test_submit_before_pause(race: Race) -> None:
 async def held_and_lost(race: Race) -> tuple[Change, Change]:
     """One job held, one open question; the person and the look both believe that `task-9` is theirs."""
     await fill(race.one, 2)
-    for findable in (False, True):
+    for lookable in (False, True):
         [claimed] = await take_submissions(race.one, 1, keyed=False)
-        await answer(race.one, claimed, Unanswered("silence"), keyed=False, findable=findable)
+        await answer(race.one, claimed, Unanswered("silence"), keyed=False, lookable=lookable)
     waiting, lost = [await work_of(race.one, row.id) for row in await rows(race.one, jobs)]
     assert (waiting.standing.state, lost.standing.state) == (State.HELD, State.UNKNOWN)
     [look] = (await take(race.one, keyed=False, looks=True)).looks

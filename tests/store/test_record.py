@@ -109,7 +109,7 @@ async def test_two_events_of_one_step_are_one(store: Store, clock: HandClock) ->
     [claimed] = await take_submissions(store)
     await mark_brink(store, claimed)
     clock.move(1)
-    sub = replace(await submission(store, claimed, keyed=False, findable=False), now=clock.now())
+    sub = replace(await submission(store, claimed, keyed=False, lookable=False), now=clock.now())
     await store.record(*after_submission(sub, Unanswered("silence")))
     assert await state_of(store, claimed.job_id) is State.HELD
     assert await told(store, claimed.job_id) == ["claimed", "answer_lost", "not_found"]

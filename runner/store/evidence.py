@@ -1,0 +1,93 @@
+"""What the books say around one lost answer on an account that nobody else spends from, so that its balance can tell
+whether the order was charged (providers.md section 3).
+
+A balance only tells when everything else that moves it is known: nothing else of ours is under way, no other question
+is open, and no refund may still be on its way. Where one of these does not hold, it is no evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, or_, select, text, update
+
+from runner.jobs import IN_FLIGHT, State
+from runner.ledger import ZERO
+from runner.store.changes import attempts, jobs
+from runner.store.tables import IS_MOVING, accounts
+
+LONG = timedelta(hours=24)  # after so long no task of an unanswered order is still to end, and no refund to come
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """`baseline`: the balance (credits) at `baseline_at`, when nothing of ours was under way; `spent`: what all orders
+    since then have cost, but for the one in question. `busy`: something else is under way, so ask again later;
+    `clouded`: something else may still move the balance, and nobody knows when."""
+
+    baseline: Decimal | None
+    baseline_at: datetime | None
+    spent: Decimal
+    busy: bool
+    clouded: bool
+
+
+def books(connection: Connection, now: datetime, account: str, attempt_id: int) -> Books:
+    held = connection.execute(select(accounts).where(accounts.c.name == account)).one()
+    if held.baseline_at is None:
+        return Books(None, None, ZERO, busy=False, clouded=True)
+    cost = func.coalesce(func.sum(attempts.c.charged - attempts.c.refunded), 0)
+    others = [attempts.c.account == account, attempts.c.id != attempt_id]
+    spent = connection.execute(select(cost).where(*others, attempts.c.intent_at >= held.baseline_at)).scalar_one()
+    return Books(
+        held.baseline, held.baseline_at, spent, busy=_busy(connection, account, attempt_id),
+        clouded=_clouded(connection, now, others),
+    )  # fmt: skip
+
+
+def wants_baseline(connection: Connection, account: str) -> bool:
+    """Whether the balance should be noted now: nothing is under way, and something was ordered since the last time."""
+    at = connection.execute(select(accounts.c.baseline_at).where(accounts.c.name == account)).scalar_one()
+    return not _busy(connection, account, 0) and (at is None or _ordered_since(connection, account, at))
+
+
+def save_baseline(connection: Connection, account: str, asked_at: datetime, balance: Decimal) -> None:
+    """Notes a balance that was asked for at `asked_at`, unless something was ordered since or is still under way."""
+    if not _ordered_since(connection, account, asked_at) and not _busy(connection, account, 0):
+        values = {"baseline": balance, "baseline_at": asked_at}
+        connection.execute(update(accounts).where(accounts.c.name == account).values(values))
+
+
+def _ordered_since(connection: Connection, account: str, moment: datetime) -> bool:
+    since = select(attempts.c.id).where(attempts.c.account == account, attempts.c.intent_at >= moment)
+    return connection.execute(since.limit(1)).first() is not None
+
+
+def _busy(connection: Connection, account: str, attempt_id: int) -> bool:
+    """Whether a task is going on, or its final cost will still be asked for."""
+    others = [jobs.c.account == account, func.coalesce(jobs.c.attempt_id, 0) != attempt_id]
+    going = select(jobs.c.id).where(IS_MOVING, jobs.c.state.in_(list(IN_FLIGHT)), *others)
+    asked = select(jobs.c.id).where(text("jobs.settle_at IS NOT NULL"), *others)
+    return any(connection.execute(each.limit(1)).first() is not None for each in (going, asked))
+
+
+def _clouded(connection: Connection, now: datetime, others: list[Any]) -> bool:
+    """Whether another unanswered order may have been taken, or an ended task may still be refunded or charged."""
+    ours = and_(jobs.c.attempt_id == attempts.c.id, jobs.c.task_id.is_not(None))
+    sent = and_(attempts.c.brink_at.is_not(None), attempts.c.task_id.is_(None))
+    unheard = and_(sent, or_(attempts.c.outcome.is_(None), attempts.c.outcome.in_(UNHEARD)), ~ours)
+    ended = jobs.c.state.in_([State.FAILED, State.CANCELLED])
+    refundable = and_(jobs.c.attempt_id == attempts.c.id, ended, attempts.c.charged > attempts.c.refunded)
+    unpriced = and_(jobs.c.attempt_id == attempts.c.id, jobs.c.unsettled == 1)
+    found = (
+        select(attempts.c.id)
+        .select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
+        .where(*others, attempts.c.intent_at > now - LONG, or_(unheard, refundable, unpriced))
+    )
+    return connection.execute(found.limit(1)).first() is not None
+
+
+UNHEARD = ("no_answer", "crash", "ambiguous", "conflict")
