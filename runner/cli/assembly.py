@@ -21,15 +21,16 @@ from runner import expand
 from runner import plan as planning
 from runner.cli.accounts import Member, check_leave, check_speed, lanes, limits_of, of_manifest, of_queue
 from runner.cli.output import say
+from runner.client.callbacks import CallbackPlace, listening
 from runner.clock import Clock
-from runner.engine import Engine, Exit
+from runner.engine import Engine, Exit, Lane
 from runner.errors import InputError, NoQueue
 from runner.expand import Survey
 from runner.manifest import Manifest
 from runner.plan import Plan
 from runner.providers import registry
 from runner.settings import Settings
-from runner.store import Store, facts, open_store, read_store
+from runner.store import Store, callbacks, facts, open_store, read_store
 from runner.store.enqueue import (
     AccountSettings,
     Enqueued,
@@ -46,8 +47,8 @@ SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, sig
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the person asked for. `leave`: the accounts whose lost orders may go again. `root`: where outputs go (None:
-    the manifest's folder). `anchor`: see `Clock`."""
+    """What the person asked for. `leave`: the accounts whose lost orders may go again. `callback`: where providers are
+    asked to call. `root`: where outputs go (None: the manifest's folder). `anchor`: see `Clock`."""
 
     db: str
     settings: Settings
@@ -56,6 +57,7 @@ class RunOptions:
     until: datetime | None = None
     wait: bool = True
     leave: frozenset[str] = frozenset()
+    callback: CallbackPlace | None = None
     speed: float = 1.0
     anchor: float | None = None
     root: Path | None = None
@@ -110,13 +112,39 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
     async with open_store(options.db, clock, own=True) as store:
         others, lacking = of_queue(await store.read(account_rows), options.settings, [m.entry.name for m in members])
         check_speed(options.speed, others)
-        check_leave(options.leave, [*members, *others])
+        everyone = [*members, *others]
+        check_leave(options.leave, everyone)
         added = await _enqueue(store, order, options, members) if order else None
         if order is None:
             await _tighten(store, options)
         batch_ids = [added.batch_id] if added else None
-        async with lanes(store, [*members, *others], batch_ids, options.until, options.leave) as made:
+        async with (
+            lanes(store, everyone, batch_ids, options.until, options.leave) as made,
+            _called_back(store, made, options.callback),
+        ):
             yield Engine(store, made, batch_ids, frozenset(lacking), options.until, options.wait)
+
+
+@asynccontextmanager
+async def _called_back(store: Store, made: Sequence[Lane], place: CallbackPlace | None) -> AsyncIterator[None]:
+    """Asks providers to call back, and has the job asked that a call is about."""
+    if place is None:
+        yield
+        return
+    lane_of = {lane.desk.account: lane for lane in made}
+    for lane in made:
+        lane.desk.callback_url = place.url
+
+    async def heard(word: str, task_id: str | None) -> bool:
+        if not await store.read(callbacks.awaited, word):
+            return False
+        account = await store.write(callbacks.hear, store.clock.now(), word, task_id)
+        if account in lane_of:
+            lane_of[account].news.set()
+        return account is not None
+
+    async with listening(place, heard):
+        yield
 
 
 def members_of(order: Order, options: RunOptions) -> list[Member]:

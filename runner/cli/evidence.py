@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli.output import credits, local
 from runner.lifecycle.deciding import at_most, lacks_only_files
+from runner.verdicts.submission import mark_of
 
 if TYPE_CHECKING:
     from runner.store.work import Work
@@ -20,13 +21,15 @@ AROUND = timedelta(minutes=2)  # how far a provider's clock and ours may lie apa
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`sent_at`: when the first byte left (or the intent, where that is not known); `costs`: credits, at most."""
+    """`sent_at`: when the first byte left (or the intent, where that is not known); `costs`: credits, at most; `told`: the
+    task that the provider named when it called back."""
 
     why: str
     prompt: str
     sent_at: datetime | None
     costs: Decimal | None
     answer: str | None
+    told: str | None
     look_for: str
     commands: tuple[tuple[str, str], ...]
 
@@ -37,15 +40,15 @@ def gather(work: Work) -> Evidence:
     answered = attempt is not None and attempt.outcome is not None
     sent_at = (attempt.brink_at or attempt.intent_at) if attempt is not None else None
     return Evidence(
-        why, prompt_of(work), sent_at, at_most(work), _answer(work) if answered else None, _look_for(work, sent_at),
-        _commands(work),
+        why, prompt_of(work), sent_at, at_most(work), _answer(work) if answered else None,
+        attempt.hint if attempt is not None else None, _look_for(work, sent_at), _commands(work),
     )  # fmt: skip
 
 
 def as_data(evidence: Evidence) -> dict[str, Any]:
     return {
         "why": evidence.why, "prompt": evidence.prompt, "sent_at": evidence.sent_at, "costs_at_most": evidence.costs,
-        "answer": evidence.answer, "look_for": evidence.look_for,
+        "answer": evidence.answer, "called_back": evidence.told, "look_for": evidence.look_for,
         "commands": [command for command, _ in evidence.commands],
     }  # fmt: skip
 
@@ -60,6 +63,8 @@ def in_lines(evidence: Evidence) -> list[tuple[str, str]]:
     ]
     if evidence.answer:
         lines.append(("answer", evidence.answer))
+    if evidence.told:
+        lines.append(("called back", f"the provider called, and told of task {evidence.told}"))
     lines.append(("look for", evidence.look_for))
     return [*lines, *(("", f"{command}   {meaning}") for command, meaning in evidence.commands)]
 
@@ -92,14 +97,22 @@ def _look_for(work: Work, sent_at: datetime | None) -> str:
     span = f"{local(sent_at - AROUND)} and {local(sent_at + AROUND, sent_at)}"
     price = at_most(work)
     spent = f", or {credits(price)} credits spent then" if price is not None else ", or credits spent then"
-    return f"a task with this prompt made between {span}{spent}"
+    return f"a task {_named(work)}made between {span}{spent}"
+
+
+def _named(work: Work) -> str:
+    """By what a person will know it: its mark, where the provider shows one, and its prompt."""
+    attempt, key = work.attempt, work.attempt.idempotency_key if work.attempt else None
+    marked = attempt is not None and key is not None and mark_of(key) in attempt.body
+    return f"named {mark_of(key or '')} " if marked else "with this prompt "
 
 
 def _commands(work: Work) -> tuple[tuple[str, str], ...]:
     price = at_most(work)
     cost = f"{credits(price)} credits" if price is not None else "its price"
     resolve = f"runner resolve {work.id}"
-    own = work.standing.task_id or "ID"
+    hint = work.attempt.hint if work.attempt is not None else None
+    own = work.standing.task_id or hint or "ID"
     if lacks_only_files(work):
         first = (f"runner retry {work.id}", "fetch its files again; costs nothing")
     else:

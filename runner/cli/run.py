@@ -27,6 +27,7 @@ from runner.cli.assembly import (
 )
 from runner.cli.progress import shown
 from runner.cli.summary import say, show_end, show_plan
+from runner.client.callbacks import CallbackPlace
 from runner.engine import Exit, until_next
 from runner.errors import InputError
 from runner.plan import Plan
@@ -55,6 +56,14 @@ async def run(
             metavar="NAME",
         ),
     ] = None,
+    callback_url: Annotated[
+        str | None,
+        Parameter(help="Have providers that offer it call this address when a task ends, each with a secret word."),
+    ] = None,
+    callback_listen: Annotated[
+        str | None,
+        Parameter(help="Where calls arrive on this machine, if --callback-url is a relay's or a tunnel's address."),
+    ] = None,
     speed: Annotated[float, Parameter(help="Divide every wait by this; only against sandboxes on this machine.")] = 1.0,
     common: Common = EVERYDAY,
 ) -> int:
@@ -70,6 +79,7 @@ async def run(
         _moment(until),
         not no_wait,
         frozenset(resubmit_unknown or ()),
+        CallbackPlace.read(callback_url, callback_listen) if callback_url else None,
         _speed(speed),
         float(anchor) if anchor else None,
     )

@@ -37,7 +37,8 @@ class Desk:
     another key, until one of them answers to this one. `paused`: the account has been refusing paid requests. `every`
     (the pace of polling) is at least `poll_interval`; `asked_alone` tells when a task was last asked by itself, not
     by a list. `exclusive`: nobody else spends from the account. `leave`: the person at the command line lets orders go
-    again whose answer got lost and that nothing speaks for."""
+    again whose answer got lost and that nothing speaks for. `callback_url`: where the provider shall call when a task
+    ends, if it offers to."""
 
     account: str
     provider: Provider
@@ -52,6 +53,7 @@ class Desk:
     paused: bool = False
     exclusive: bool = False
     leave: bool = False
+    callback_url: str | None = None
     unsent: int = 0
     every: timedelta = timedelta(0)
     told_limit: int | None = None

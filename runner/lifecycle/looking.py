@@ -8,6 +8,7 @@ the job is held. Nothing here ever submits anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -35,6 +36,35 @@ async def look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
 
 
 async def _look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
+    request = pairs[0][1].request
+    called = [pair for pair in pairs if await _called_back(desk, *pair)]
+    pairs = [pair for pair in pairs if pair not in called]
+    if pairs:
+        await _look_around(desk, pairs)
+    else:
+        await desk.answered(request)
+
+
+async def _called_back(desk: Desk, work: Work, claim: Claim) -> bool:
+    """Whether the provider has told the task by calling back, and confirms it when asked."""
+    attempt = work.attempt
+    if attempt is None or attempt.hint is None:
+        return False
+    if await desk.store.read(owned_task_ids, desk.account, [attempt.hint]):
+        return False
+    path, hint = attempt.path, attempt.hint
+    request = await desk.permit()
+    answer = await desk.ask_provider(lambda ask: desk.provider.poll(ask, path, hint))
+    await desk.answered(request)
+    if isinstance(answer, Refusal):
+        return False
+    with suppress(Taken):
+        await unless_fenced(desk.record(_found(desk, work, claim, hint, None, "it called back")))
+        return True
+    return False
+
+
+async def _look_around(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
     found = await _searched(desk, pairs)
     if isinstance(found, Refusal):
         for work, claim in pairs:
@@ -108,7 +138,8 @@ async def _history_since(desk: Desk, since: datetime, request: int | None) -> li
 async def _conclude(desk: Desk, work: Work, claim: Claim, task: Listed | None, *, alone: bool) -> None:
     if task is not None:
         try:
-            await desk.record(_found(desk, work, claim, task))
+            how = "the provider's history"
+            await desk.record(_found(desk, work, claim, task.task_id, task.created_at, how))
             return
         except Taken:  # somebody adopted it in the meantime
             alone = False
@@ -128,13 +159,13 @@ def _look_of(desk: Desk, work: Work, claim: Claim, charge: Charge | None) -> Loo
     )  # fmt: skip
 
 
-def _found(desk: Desk, work: Work, claim: Claim, task: Listed) -> Change:
+def _found(desk: Desk, work: Work, claim: Claim, task_id: str, created_at: datetime | None, how: str) -> Change:
     now = desk.now()
     standing = replace(
-        work.standing, state=State.RUNNING, due_at=now, task_id=task.task_id, failure=None, errors=0,
-        accepted_at=task.created_at or now, finished_at=None,
+        work.standing, state=State.RUNNING, due_at=now, task_id=task_id, failure=None, errors=0,
+        accepted_at=created_at or now, finished_at=None,
     )  # fmt: skip
-    return _change(Event.FOUND, work, claim, now, standing, task_id=task.task_id, how="the provider's history")
+    return _change(Event.FOUND, work, claim, now, standing, task_id=task_id, how=how)
 
 
 def _put_off(desk: Desk, work: Work, claim: Claim, wait: float | None) -> Change:

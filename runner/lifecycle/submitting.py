@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
+from runner.client import callbacks
 from runner.errors import ErrorKind, LocalError, NoAnswer, NotSent, Taken, Unstored
 from runner.exchange import Accepted, Action, Refusal
 from runner.expand.keys import parse_spec
@@ -26,11 +27,11 @@ from runner.verdicts.submission import (
     after_submission,
     beyond_key_window,
     idempotency_key,
+    mark_of,
     never_resent,
 )
 
 OUT_OF_REACH = 3  # orders in a row that could not even be sent: the provider cannot be reached, for any job
-MARK = 16  # characters of the key that stand in a mark
 SAVE_AGAIN = (0.0, 1.0, 2.0, 4.0)  # wall seconds between tries to store the id of a paid task
 
 
@@ -52,7 +53,8 @@ async def prepare(desk: Desk, work: Work) -> Intent | Unhosted | None:
 async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
     generation = work.standing.generation
     own = idempotency_key(work.batch, work.key, generation)
-    body = stamped(composed, _marks(desk, work, own))
+    word = callbacks.new_word() if _calls_back(desk, work) else None
+    body = stamped(composed, _marks(desk, work, own, word))
     price = composed.price
     estimate = (
         price.high
@@ -62,14 +64,22 @@ async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
     return Intent(
         work.id, work.batch_id, generation, composed.path, body.decode(), own if desk.provider.keyed else None,
         desk.fingerprint, composed.shape, price.high if price and price.exact else None, estimate,
+        callbacks.digest(word) if word else None,
     )  # fmt: skip
 
 
-def _marks(desk: Desk, work: Work, key: str) -> dict[str, str]:
-    """What a person can find this order by at the provider: derived from its key, so that a resend has the same
-    bytes."""
+def _calls_back(desk: Desk, work: Work) -> bool:
     model = desk.provider.model(work.model)
-    return {model.mark_field: f"runner-{key[:MARK]}"} if model is not None and model.mark_field else {}
+    return desk.callback_url is not None and model is not None and bool(model.callback_field)
+
+
+def _marks(desk: Desk, work: Work, key: str, word: str | None) -> dict[str, str]:
+    """What tells this order from all others: a mark by which a person finds it at the provider, derived from its key,
+    and the address that the provider shall call."""
+    model = desk.provider.model(work.model)
+    assert model is not None, "what was composed has a model"
+    marks = {model.mark_field: mark_of(key)} if model.mark_field else {}
+    return marks | ({model.callback_field: f"{desk.callback_url}/{word}"} if word else {})
 
 
 async def submit(desk: Desk, work: Work, claim: Claim) -> None:

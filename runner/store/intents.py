@@ -32,7 +32,8 @@ LOST_WITHIN = timedelta(minutes=10)  # … within this time close an unkeyed acc
 class Intent:
     """What a job's submission will say, composed and frozen before it is claimed.
 
-    `priced` is the exact documented price, `estimate` the upper end of what is known (None: unpriced).
+    `priced` is the exact documented price, `estimate` the upper end of what is known (None: unpriced). `callback` is
+    the sha256 (hex) of the secret word in the address that the provider is asked to call.
     """
 
     job_id: int
@@ -45,6 +46,7 @@ class Intent:
     shape: str
     priced: Decimal | None
     estimate: Decimal | None
+    callback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ def _new_attempts(connection: Connection, now: datetime, account: str, intents: 
     statement = insert(attempts).returning(attempts.c.job_id, attempts.c.id)
     found = connection.execute(statement, [
         {"job_id": i.job_id, "account": account, "generation": i.generation, "idempotency_key": i.idempotency_key,
-         "fingerprint": i.fingerprint, "path": i.path, "body": i.body, "priced": i.priced, "intent_at": now}
+         "fingerprint": i.fingerprint, "path": i.path, "body": i.body, "priced": i.priced, "intent_at": now,
+         "callback": i.callback}
         for i in intents
     ])  # fmt: skip
     attempt_of = {row.job_id: row.id for row in found}

@@ -276,7 +276,8 @@ class Attempt(Table, table=True):
     """One intent to pay, frozen: the very bytes, the key, the account's fingerprint. `brink_at` NULL: nothing was sent.
 
     `priced` is the exact documented price, `reserved`, `charged` and `refunded` what is booked for this attempt.
-    `callback` is the sha256 (hex) of the secret word in the address that the provider was asked to call.
+    `callback` is the sha256 (hex) of the secret word in the address that the provider was asked to call, `hint` the
+    task id that it told there, to be confirmed by a question.
     """
 
     __tablename__ = "attempts"
@@ -306,6 +307,7 @@ class Attempt(Table, table=True):
     message: str | None = _text()
     task_id: str | None = _text()
     callback: str | None = _text()
+    hint: str | None = _text()
 
 
 class Output(Table, table=True):

@@ -38,6 +38,7 @@ class Try:
     code: str | None
     message: str | None
     callback: str | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,5 +186,5 @@ def _try(row: Row[Any]) -> Try | None:
         fingerprint=row.try_fingerprint, path=row.try_path, body=row.try_body, priced=row.try_priced,
         bill=Bill(row.try_reserved, row.try_charged, row.try_refunded), intent_at=row.try_intent_at,
         brink_at=row.try_brink_at, answered_at=row.try_answered_at, outcome=row.try_outcome, code=row.try_code,
-        message=row.try_message, callback=row.try_callback,
+        message=row.try_message, callback=row.try_callback, hint=row.try_hint,
     )  # fmt: skip

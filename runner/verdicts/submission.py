@@ -29,6 +29,11 @@ def idempotency_key(batch: str, key: str, generation: int) -> str:
     return hashlib.sha256(f"{batch}\n{key}\n{generation}".encode()).hexdigest()[:40]
 
 
+def mark_of(key: str) -> str:
+    """The short name under which a person finds an order in the provider's web console."""
+    return f"runner-{key[:16]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """One paid request and what is known around it.

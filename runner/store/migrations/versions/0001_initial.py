@@ -250,6 +250,7 @@ def _attempts() -> None:
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("task_id", sa.Text(), nullable=True),
         sa.Column("callback", sa.Text(), nullable=True),
+        sa.Column("hint", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sqlite_strict=True,
