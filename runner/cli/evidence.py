@@ -21,8 +21,8 @@ AROUND = timedelta(minutes=2)  # how far a provider's clock and ours may lie apa
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`sent_at`: when the first byte left (or the intent, where that is not known); `costs`: credits, at most; `told`: the
-    task that the provider named when it called back."""
+    """`sent_at`: when the first byte left (or the intent, where that is not known); `costs`: credits, at most; `told`:
+    the task that the provider named when it called back."""
 
     why: str
     prompt: str
