@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sandbox_client import KEY, Client, client_of, http_client, task_id, until
+from sandbox_client import KEY, PROVIDERS, Client, client_of, http_client, task_id, until
 
 from runner.sandbox import BadOptions, Options, StateUnusable, fingerprint, serve
 from runner.sandbox.pen import Pen
@@ -80,7 +80,7 @@ async def order(http: httpx.AsyncClient, about: dict[str, Any], number: int, key
 async def test_it_says_that_it_is_ready_and_stops_on_a_signal() -> None:
     for how in (signal.SIGTERM, signal.SIGINT):
         async with separate("--seed", "7", "--speed", "60") as (process, about, http):
-            assert set(about["base_urls"]) == set(about["keys"]) == {"happyhorse", "seedance2ai"}
+            assert set(about["base_urls"]) == set(about["keys"]) == set(PROVIDERS)
             answer = await order(http, about, 1, about["keys"]["seedance2ai"])
             assert answer.status_code == 200
             state = (await http.get(about["control"] + "/state")).json()
@@ -195,6 +195,7 @@ async def test_a_restarted_sandbox_still_knows_the_last_minute(tmp_path: Path) -
         (("--faults", "sunshine=1"), "there is no fault 'sunshine'"),
         (("--speed", "0"), "must be above 0"),
         (("--rate-limit", "seedance2ai"), "is not PROVIDER=N"),
+        (("--error-status", "seedhorse=42"), "must be from 200 to 599"),
         (("--media-bytes", "9-5"), "a least and a most"),
         (("--state", "/dev/null/state.db"), "cannot be used"),
     ],
@@ -215,6 +216,11 @@ async def test_a_state_has_one_owner_and_must_be_one(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE jobs (id INTEGER)")
     other.close()
+    with sqlite3.connect(state) as older:
+        older.execute("PRAGMA user_version = 1")
+    older.close()
+    with pytest.raises(StateUnusable, match="another version of this sandbox"):
+        await serve(Options(state=state)).__aenter__()
     with pytest.raises(StateUnusable, match="not the state of this sandbox"):
         await serve(Options(state=str(tmp_path / "other.db"))).__aenter__()
 
@@ -240,7 +246,8 @@ async def test_every_loopback_address_will_do(host: str) -> None:
 
 
 def test_options_refuse_what_cannot_be() -> None:
-    for wrong in ({"host": "10.0.0.1"}, {"credits": Decimal(-1)}, {"render": 0}, {"media_bytes": (2, 1)}):
+    wrongs: list[dict[str, Any]] = [{"error_statuses": {"seedhorse": 42}}]
+    for wrong in (*wrongs, {"host": "10.0.0.1"}, {"credits": Decimal(-1)}, {"render": 0}, {"media_bytes": (2, 1)}):
         with pytest.raises(BadOptions):
             Options(**wrong)
 

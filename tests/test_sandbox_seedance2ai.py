@@ -169,7 +169,21 @@ async def test_a_batch_of_images_comes_as_a_list() -> None:
         assert shown["credits_used"] == 18
 
 
-@pytest.mark.parametrize(("outcome", "code"), [("failed", "generation_failed"), ("moderated", "content_moderated")])
+async def test_a_batch_of_images_can_come_in_part_and_is_paid_for() -> None:
+    async with client_of("seedance2ai") as client:
+        body = {"type": "text-to-image", "prompt": "a cat", "resolution": "1K", "aspectRatio": "1:1", "batchCount": 4}
+        await client.fault("partial", missing=3)
+        shown = await client.finish(await client.ordered(body, path=GPT))
+        assert (shown["status"], len(shown["output"]["images"]), shown["credits_used"]) == ("completed", 1, 24)
+        assert (await client.http.get(shown["output"]["images"][0])).status_code == 200
+        shown = await client.finish(await client.ordered({**body, "prompt": "sandbox:partial"}, path=GPT))
+        assert len(shown["output"]["images"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [("failed", "generation_failed"), ("moderated", "content_moderated"), ("cancelled", "task_cancelled")],
+)
 async def test_a_failed_task_is_refunded(outcome: str, code: str) -> None:
     async with client_of("seedance2ai") as client:
         shown = await client.finish(await client.ordered(), outcome)

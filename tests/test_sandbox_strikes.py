@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from sandbox_client import PRICE, PROVIDERS, charged, client_of, ended, failing, task_id
+from sandbox_client import PROVIDERS, charged, client_of, ended, error_of, failing, task_id
 
 from runner.sandbox.faults import CATALOGUE, POINTS, BadFault, Faults, fate_of, make_fault, make_order, parse_rates
 
@@ -57,20 +57,21 @@ async def test_a_wire_fault_and_a_fate_can_meet() -> None:
         assert client.sandbox.observed()["faults_fired"] == {"lost_answer": 1, "task_failed": 1}
 
 
-@pytest.mark.parametrize("marker", ["moderated", "failed", "refused", "slow"])
+@pytest.mark.parametrize("marker", ["moderated", "failed", "cancelled", "refused", "slow"])
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_prompt_can_ask_for_a_fate(provider: str, marker: str) -> None:
     async with client_of(provider) as client:
         answer = await client.order({"prompt": f"a cat sandbox:{marker}"})
         if marker == "refused":
-            assert (answer.status_code, client.money()) == (400, ("0", "0"))
+            assert (error_of(answer), client.money()) == (client.way.errors["refused"], ("0", "0"))
         elif marker == "slow":
             (task,) = client.books()["tasks"]
             assert task["finishes_at"] - task["created_at"] > 180
         else:
             shown = await ended(client, task_id(answer.json()))
             assert client.books()["tasks"][0]["outcome"] == marker
-            assert (shown["status"], client.money()) == ("failed", (PRICE[provider],) * 2)
+            assert shown.state == (marker if marker in client.way.words else "failed")
+            assert client.money() == (client.cost(), client.cost() if client.way.refunds else "0")
 
 
 def test_a_rate_without_a_place_strikes_everywhere_the_fault_can() -> None:
@@ -94,6 +95,7 @@ def test_the_sum_of_the_rates_is_the_rate_of_any() -> None:
     [
         *("lost=0.1", "lost_answer", "lost_answer=1.5", "lost_answer=-1", "lost_answer=x"),
         *("lost_answer@download=0.1", "lost_answer=0.1:how=gently", "lost_answer=0.1:when=submit"),
+        *("error_before_charge=0.1:status=bad", "partial=0.1:missing=some", "review=0.1:seconds=soon"),
         *("task_failed=0.1:refund=2", "late_accept=0.1:seconds=soon", "hang=0.1:processed=maybe"),
     ],
 )

@@ -44,7 +44,7 @@ async def run(chosen: Options) -> int:
 def options(arguments: Sequence[str] | None = None) -> Options:
     """Raises BadOptions; argparse itself exits with 2."""
     given = vars(_parser().parse_args(arguments))
-    for name in ("rate_limits", "concurrency"):
+    for name in ("rate_limits", "concurrency", "error_statuses"):
         given[name] = dict(given[name])
     return Options(**given)
 
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         help="requests within 60 s; 0 for no limit")  # fmt: skip
     add("--concurrency", type=_pair, action="append", default=[], metavar="PROVIDER=N",
         help="tasks at once; 0 for no limit")  # fmt: skip
+    add("--error-status", dest="error_statuses", type=_pair, action="append", default=[], metavar="PROVIDER=N",
+        help="HTTP status of errors where the body alone says that they are errors (default: 200)")  # fmt: skip
     add("--key-retention", type=float, default=86400.0, metavar="SECONDS", help="of idempotency keys")
     add("--ignore-keys", action="store_true", help="idempotency keys mean nothing")
     add("--list-images", action="store_true", help="history lists show images too")

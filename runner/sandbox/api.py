@@ -25,6 +25,7 @@ from .faults import Fault, Faults, Struck, fate_of
 from .journal import Entry, bearer, fingerprint
 from .parameters import Invalid
 from .pen import Pen, StateUnusable
+from .tasks import spelled
 from .windows import Room
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,10 @@ def _form_value(value: str | bytes | bytearray | web.FileField) -> FormFile | st
 
 @dataclass(slots=True)
 class Api:
-    """Serves every dialect under its own prefix. `limits` and `concurrency` by provider; 0 means no limit."""
+    """Serves every dialect under its own prefix. `limits` and `concurrency` by provider; 0 means no limit.
+
+    `error_statuses` by provider: the HTTP status of errors that its dialect says with 200.
+    """
 
     desk: Desk
     pen: Pen
@@ -78,6 +82,7 @@ class Api:
     faults: Faults
     limits: Mapping[str, int]
     concurrency: Mapping[str, int]
+    error_statuses: Mapping[str, int] = field(default_factory=dict)
     _later: set[asyncio.Task[None]] = field(default_factory=set)
 
     def routes(self, dialect: Dialect) -> list[web.RouteDef]:
@@ -110,9 +115,9 @@ class Api:
             status = response.status if _still_there(request) else None
             return response
         except web.HTTPRequestEntityTooLarge:
-            return self._respond(dialect.answer(dialect.refusal("invalid", "The request is too large.", 413)))
+            return self._respond(self._told(dialect, dialect.refusal("invalid", "The request is too large.", 413)))
         except Invalid as invalid:
-            return self._respond(dialect.answer(dialect.refusal("invalid", f"{invalid}")))
+            return self._respond(self._told(dialect, dialect.refusal(invalid.problem, f"{invalid}")))
         except ConnectionError:
             return mishaps.cut(request, "close")
         finally:
@@ -151,16 +156,21 @@ class Api:
             self._let_in(dialect, route, room, account)
             answer = route.handle(self._call(dialect, incoming, struck, account, now))
         except Refusal as refused:
-            answer = dialect.answer(refused)
+            answer = self._told(dialect, refused)
         except Invalid as invalid:
-            answer = dialect.answer(dialect.refusal("invalid", f"{invalid}"))
+            answer = self._told(dialect, dialect.refusal(invalid.problem, f"{invalid}"))
         except StateUnusable:
             raise
         except Exception as error:
             log.exception("the sandbox failed at %s %s", incoming.method, incoming.path)
             self.desk.journal.remark(now, "violation", dialect.name, "sandbox_bug", repr(error))
-            answer = dialect.answer(dialect.refusal("internal", "Unexpected server-side failure."))
+            answer = self._told(dialect, dialect.refusal("internal", REASONS["internal"]))
         return replace(answer, headers={**headers, **answer.headers})
+
+    def _told(self, dialect: Dialect, refused: Refusal) -> Answer:
+        answer = dialect.answer(refused)
+        status = self.error_statuses.get(dialect.name, answer.status) if answer.status == 200 else answer.status
+        return replace(answer, status=status)
 
     def _account(self, dialect: Dialect, incoming: Incoming, now: float) -> Account:
         """Whose request it is. A key in the address is refused, whatever else it brings."""
@@ -172,7 +182,8 @@ class Api:
         key = bearer(incoming.headers)
         account = self.desk.books.account(dialect.name, fingerprint(key)) if key else None
         if account is None or account.revoked:
-            raise dialect.refusal("unauthorized", "Missing, invalid, or revoked API key.")
+            problem = "unauthorized" if incoming.headers.get("Authorization") else "no_key"
+            raise dialect.refusal(problem, REASONS["unauthorized"])
         return account
 
     def _room(self, dialect: Dialect, account: str, now: float) -> Room:
@@ -230,8 +241,7 @@ class Api:
         task.add_done_callback(self._later.discard)
 
     def _refused(self, dialect: Dialect, fault: Fault) -> Answer:
-        problem = PROBLEMS[fault.name]
-        refused = dialect.answer(dialect.refusal(problem, REASONS[problem], fault.parameters.get("status")))
+        refused = self._told(dialect, _as_ordered(dialect, fault, PROBLEMS[fault.name]))
         headers = {}
         now = self.clock.now()
         if fault.name == "rate_limited":
@@ -254,7 +264,7 @@ class Api:
             case "hang":
                 return await mishaps.hang(request)
             case "error_after_charge":
-                return self._respond(dialect.answer(dialect.refusal("internal", REASONS["internal"], given["status"])))
+                return self._respond(self._told(dialect, _as_ordered(dialect, fault, "internal")))
             case "redirect":
                 target = given["location"] or f"{self.desk.signer.origin}/elsewhere{request.path}"
                 return web.Response(status=given["status"], headers={"Location": target})
@@ -282,7 +292,7 @@ class Api:
         if task is None:
             return answer
         others = self.desk.books.history(dialect.name, task.account, ("video", "image"), self.clock.now(), limit=2)
-        made_up = dialect.task_prefix[task.kind] + "0" * 20
+        made_up = spelled(dialect.task_prefix[task.kind], "0" * 20)
         other = next((each.id for each in others if each.id != task.id), made_up)
         return replace(answer, payload=json.loads(json.dumps(answer.payload).replace(task.id, other)))
 
@@ -301,9 +311,17 @@ def encoded(payload: Any) -> bytes:
 
 def _no_such_path(dialect: Dialect) -> Callable[[Call], Answer]:
     def handle(call: Call) -> Answer:
-        raise dialect.refusal("not_found", f"There is no {call.method} {call.path}.")
+        raise dialect.refusal("not_found", f"There is no {call.method} {call.path}.", 404)
 
     return handle
+
+
+def _as_ordered(dialect: Dialect, fault: Fault, problem: str) -> Refusal:
+    """The refusal of a fault, which may ask for a code and a status of its own."""
+    code, status = fault.parameters.get("code"), fault.parameters.get("status")
+    if code is not None:
+        return dialect.coded(code, REASONS[problem], status)
+    return dialect.refusal(problem, REASONS[problem], status)
 
 
 def _still_there(request: web.Request) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .credits import micros
 from .pen import Pen
-from .tasks import Fate, Order, Outcome, Task, render_seconds, task_name
+from .tasks import Fate, Order, Outcome, Task, render_seconds, spelled, task_name
 
 TASK_COLUMNS = tuple(each.name for each in fields(Task) if each.name != "seq")
 TASK_FIELDS = ", ".join(("seq", *TASK_COLUMNS))
@@ -87,8 +87,8 @@ class Books:
 
     # -- tasks and money --------------------------------------------------------------------------------------------
 
-    def accept(self, buyer: Buyer, order: Order, fate: Fate, *, prefix: str, now: float) -> Task:
-        """Charges and begins a task, in one unit. Raises InsufficientCredits."""
+    def accept(self, buyer: Buyer, order: Order, fate: Fate, *, prefix: str | None, now: float) -> Task:
+        """Charges and begins a task, in one unit; `prefix` as in `tasks.spelled`. Raises InsufficientCredits."""
         price = int(order.price * fate.price_factor)
         account = self.account(buyer.provider, buyer.account)
         if account.balance < price:
@@ -104,10 +104,10 @@ class Books:
         self._next_due = min(self._next_due, task.finishes_at)
         return task
 
-    def _deal(self, buyer: Buyer, order: Order, fate: Fate, price: int, prefix: str, now: float) -> Task:
-        name = prefix + task_name(self._seed, buyer.provider, self._counts.get(buyer.provider, 0) + 1)
+    def _deal(self, buyer: Buyer, order: Order, fate: Fate, price: int, prefix: str | None, now: float) -> Task:
+        name = spelled(prefix, task_name(self._seed, buyer.provider, self._counts.get(buyer.provider, 0) + 1))
         finishes = now + render_seconds(self._seed, name, order.kind, self._render, fate)
-        failed = fate.outcome != "completed"
+        outputs = 0 if fate.no_output else order.outputs
         return Task(
             seq=0,
             id=name,
@@ -121,14 +121,16 @@ class Books:
             idempotency_key=buyer.idempotency_key,
             details=order.details,
             extension=order.extension,
-            outputs=0 if fate.no_output else order.outputs,
+            outputs=outputs,
+            missing=max(0, min(fate.missing, outputs - 1)),
             price=price,
-            refund=int(price * fate.refund) if failed else 0,
+            refund=int(price * (1 if fate.refund is None else fate.refund)),
             outcome=fate.outcome,
             created_at=now,
             visible_at=now + fate.hidden_for,
             finishes_at=finishes,
             refund_at=finishes + fate.refund_after,
+            review_for=fate.review_for,
             odd_status=fate.odd_status,
             odd_until=now + fate.odd_for,
         )
@@ -156,11 +158,11 @@ class Books:
         if not ended:
             sql = "UPDATE accounts SET in_flight = in_flight - 1 WHERE provider = ? AND account = ?"
             self._pen.write(sql, (task.provider, task.account))
-        later = task.refund_at if task.refund and task.refund_at > now else None
-        if task.refund and later is None:
-            self._book(task.refund_at, task, "refunded", task.refund, task.outcome)
+        later = task.refund_at if task.gives_back and task.refund_at > now else None
+        if task.gives_back and later is None:
+            self._book(task.refund_at, task, "refunded", task.gives_back, task.outcome)
             sql = "UPDATE accounts SET balance = balance + ? WHERE provider = ? AND account = ?"
-            self._pen.write(sql, (task.refund, task.provider, task.account))
+            self._pen.write(sql, (task.gives_back, task.provider, task.account))
         self._pen.write("UPDATE tasks SET ended = 1, due_at = ? WHERE seq = ?", (later, task.seq))
 
     def _look_for_due(self) -> float:
@@ -205,8 +207,7 @@ class Books:
 
     def finish(self, task: Task, outcome: Outcome, now: float) -> None:
         """Ends a task that is still going, now, with `outcome`."""
-        refund = 0 if outcome == "completed" else task.price
-        self._change(task, finishes_at=now, refund_at=now, due_at=now, outcome=outcome, refund=refund)
+        self._change(task, finishes_at=now, refund_at=now, due_at=now, outcome=outcome)
         self._next_due = min(self._next_due, now)
         self.settle(now)
 

@@ -27,7 +27,7 @@ from .faults import CATALOGUE, BadFault, Faults, Order, make_fault, make_order
 from .journal import KEY, fingerprint
 from .pen import Pen
 from .reports import Reports
-from .tasks import Outcome
+from .tasks import OUTCOMES, Outcome
 
 
 class BadRequest(ValueError):
@@ -211,8 +211,8 @@ def _amount(value: Any) -> int:
 
 
 def _outcome(value: Any) -> Outcome:
-    if value not in ("completed", "failed", "moderated"):
-        raise BadRequest("outcome must be completed, failed or moderated")
+    if value not in OUTCOMES:
+        raise BadRequest(f"outcome must be one of: {', '.join(OUTCOMES)}")
     return value  # type: ignore[no-any-return]  # checked above
 
 

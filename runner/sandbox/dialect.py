@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -108,16 +108,18 @@ class Dialect(ABC):
     """One provider. `codes` maps what the shared pipeline has to say to the provider's own (code, HTTP status).
 
     Its keys: unauthorized invalid insufficient_credits rate_limited not_found internal unavailable, and conflict where
-    `key_header` names an idempotency header.
+    `key_header` names an idempotency header. Finer ones (`COARSER`, and what a parameter table calls its problems) only
+    where the document tells them apart.
     """
 
     name: ClassVar[str]
     example_key: ClassVar[str]  # how its keys begin
-    task_prefix: ClassVar[Mapping[str, str]]  # by kind of task
-    rate_limit: ClassVar[int]  # requests within 60 s
+    task_prefix: ClassVar[Mapping[str, str | None]]  # by kind of task, as in `tasks.spelled`
+    rate_limit: ClassVar[int]  # requests within 60 s; 0 for no limit
     key_header: ClassVar[str | None] = None
     codes: ClassVar[Mapping[str, tuple[str, int]]]
     strict: ClassVar[bool] = True  # refuses fields the document does not name
+    refunds: ClassVar[bool] = True  # what a task that did not complete has cost comes back
 
     @abstractmethod
     def routes(self) -> Sequence[Route]: ...
@@ -133,7 +135,12 @@ class Dialect(ABC):
     # -- shared steps of the handlers -------------------------------------------------------------------------------
 
     def refusal(self, problem: str, message: str, status: int | None = None) -> Refusal:
-        code, usual = self.codes[problem]
+        code, usual = self.codes.get(problem) or self.codes[COARSER.get(problem, "invalid")]
+        return Refusal(code, message, status or usual)
+
+    def coded(self, code: str, message: str, status: int | None = None) -> Refusal:
+        """A refusal with exactly this code; without `status`, with the one that usually goes with it."""
+        usual = min((known for name, known in self.codes.values() if name == code), default=self.codes["invalid"][1])
         return Refusal(code, message, status or usual)
 
     def answer(self, refused: Refusal) -> Answer:
@@ -150,8 +157,10 @@ class Dialect(ABC):
     def order(self, call: Call, order: Order) -> Task:
         """Charges and begins the task. Raises Refusal: no credits, or content that is refused at once."""
         fate = marked(call.fate, order.prompt)
+        if fate.refund is None and not self.refunds:
+            fate = replace(fate, refund=Decimal(0))
         if fate.refused:
-            raise self.refusal("invalid", "The prompt was refused by content moderation: it breaks our safety policy.")
+            raise self.refusal("refused", "The prompt was refused by content moderation: it breaks our safety policy.")
         key = call.headers.get(self.key_header) if self.key_header else None
         buyer = Buyer(self.name, call.account.account, call.body, key)
         try:
@@ -170,7 +179,8 @@ class Dialect(ABC):
             if conflict.reused:
                 detail = f"{call.path}: one idempotency key with another request"
                 call.desk.journal.remark(call.now, "violation", self.name, "key_reused", detail)
-            raise self.refusal("conflict", f"The Idempotency-Key is {conflict}.") from None
+            problem = "conflict" if conflict.reused else "key_busy"
+            raise self.refusal(problem, f"The {self.key_header} is {conflict}.") from None
         if known is not None:
             return Answer(*known)
         answer = handle(call)
@@ -185,16 +195,25 @@ class Dialect(ABC):
     def own_task(self, call: Call) -> Task:
         """The task of the path. Raises Refusal where it is missing or another account's."""
         task = call.desk.books.task(self.name, call.match["id"])
-        if task is None or task.account != call.account.account:
+        if task is None:
             raise self.refusal("not_found", "There is no such task.")
+        if task.account != call.account.account:
+            raise self.refusal("not_yours", "There is no such task.")
         return task
 
     def files(self, call: Call, task: Task) -> list[str]:
-        """Signed URLs of the task's files, valid from the moment of the call."""
-        return [
-            call.desk.signer.url(f"/media/{self.name}/{task.id}/{index}.{task.extension}", call.now)
-            for index in range(task.outputs)
-        ]
+        """Signed URLs of the task's files, valid from the moment of the call; those that did not come have none."""
+        return [self.file(call, task, index, task.extension) for index in task.came]
+
+    def file(self, call: Call, task: Task, index: int, extension: str) -> str:
+        return call.desk.signer.url(f"/media/{self.name}/{task.id}/{index}.{extension}", call.now)
+
+
+COARSER = {  # what a problem is for those who do not tell it apart; else it is "invalid"
+    "no_key": "unauthorized",
+    "not_yours": "not_found",
+    "key_busy": "conflict",
+}
 
 
 def whole_credits(amount: Decimal) -> Decimal:

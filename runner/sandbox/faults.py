@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
-from .tasks import Fate
+from .tasks import REVIEW_SECONDS, Fate
 
 Point = Literal["submit", "poll", "list", "upload", "credits", "download", "other"]
 Where = Literal["before", "instead", "after", "view", "fate", "file"]
@@ -46,15 +46,15 @@ CATALOGUE: Mapping[str, Kind] = {
     "lost_request": Kind("before", ANYWHERE, {"how": "close"}),
     "late_accept": Kind("before", SUBMIT, {"seconds": 30.0, "how": "close"}),
     # A refusal instead of processing; nothing is charged.
-    "error_before_charge": Kind("instead", API, {"status": 500}),
-    "unavailable": Kind("instead", ANYWHERE, {"status": 503, "retry_after": None}),
+    "error_before_charge": Kind("instead", API, {"status": None, "code": None}),
+    "unavailable": Kind("instead", ANYWHERE, {"status": None, "retry_after": None}),
     "rate_limited": Kind("instead", ANYWHERE, {"retry_after": None, "seconds": 5.0}),
     "unauthorized": Kind("instead", API, {}),
     "poll_404": Kind("instead", ("poll",), {}),
-    "poll_500": Kind("instead", ("poll", "list"), {"status": 500}),
+    "poll_500": Kind("instead", ("poll", "list"), {"status": None}),
     # Processed and charged; then the answer goes wrong.
     "lost_answer": Kind("after", API, {"how": "reset"}),
-    "error_after_charge": Kind("after", API, {"status": 500}),
+    "error_after_charge": Kind("after", API, {"status": None, "code": None}),
     "hang": Kind("after", ANYWHERE, {"processed": True}),
     "redirect": Kind("after", ANYWHERE, {"status": 303, "location": None}),
     "truncated": Kind("after", API, {"how": "close"}),
@@ -68,9 +68,12 @@ CATALOGUE: Mapping[str, Kind] = {
     "stale_list": Kind("view", ("list",), {"seconds": 30.0}),
     "unknown_status": Kind("view", ("poll", "submit"), {"status": "in_review", "seconds": 30.0}),
     # The fate of a task.
-    "task_failed": Kind("fate", SUBMIT, {"refund": "1"}),
-    "moderated": Kind("fate", SUBMIT, {"as": "failure", "refund": "1"}),
-    "late_refund": Kind("fate", SUBMIT, {"seconds": 60.0, "refund": "1"}),
+    "task_failed": Kind("fate", SUBMIT, {"refund": None}),
+    "moderated": Kind("fate", SUBMIT, {"as": "failure", "refund": None}),
+    "cancelled": Kind("fate", SUBMIT, {"refund": None}),
+    "late_refund": Kind("fate", SUBMIT, {"seconds": 60.0, "refund": None}),
+    "partial": Kind("fate", SUBMIT, {"missing": 1}),
+    "review": Kind("fate", SUBMIT, {"seconds": REVIEW_SECONDS}),
     "hidden": Kind("fate", SUBMIT, {"seconds": 30.0}),
     "stuck": Kind("fate", SUBMIT, {}),
     "no_output": Kind("fate", SUBMIT, {}),
@@ -172,10 +175,10 @@ def _value(fault: str, key: str, value: Any, default: Any) -> Any:
             if not 0 <= share <= (1 if key == "refund" else 1000):
                 raise ValueError
             return str(share)
-        if key == "after" or (isinstance(default, int) and not isinstance(default, bool)):
-            return int(value)
         if isinstance(default, bool):
             return {"true": True, "false": False}[str(value).lower()]
+        if isinstance(default, int) or (default is None and key in ("after", "status")):
+            return int(value)
         return float(value) if isinstance(default, float) else str(value)
     except (ValueError, KeyError, TypeError, InvalidOperation):
         raise BadFault(f"fault {fault}: {value!r} is not a value for {key}") from None
@@ -263,12 +266,18 @@ def fate_of(fault: Fault | None) -> Fate:
     if fault is None:
         return Fate()
     given = fault.parameters
-    refund = Decimal(given.get("refund", 1))
+    refund = Decimal(given["refund"]) if given.get("refund") is not None else None
     match fault.name:
         case "task_failed":
             return Fate(outcome="failed", refund=refund)
         case "moderated":
             return Fate(outcome="moderated", refund=refund, refused=given["as"] == "refusal")
+        case "cancelled":
+            return Fate(outcome="cancelled", refund=refund)
+        case "partial":
+            return Fate(missing=given["missing"])
+        case "review":
+            return Fate(review_for=fault.seconds())
         case "late_refund":
             return Fate(outcome="failed", refund=refund, refund_after=fault.seconds())
         case "hidden":

@@ -117,7 +117,7 @@ class MediaHost:
             return _refused(403, problem)
         task_id, index = request.match_info["task"], int(request.match_info["index"])
         task = self.desk.books.task(request.match_info["provider"], task_id)
-        if task is None or index >= task.outputs:
+        if task is None or index not in task.came:
             return _refused(404, "NoSuchKey")
         if fault is not None and fault.name == "changed_etag":
             self._versions[task_id, index] = self._versions.get((task_id, index), 0) + 1
@@ -135,8 +135,10 @@ class MediaHost:
             case "redirect":
                 location = given["location"] or f"{self.desk.signer.origin}/elsewhere{request.path}"
                 return web.Response(status=given["status"], headers={"Location": location})
-            case "unavailable" | "rate_limited":
-                return _refused(given.get("status", 429), "SlowDown", given["retry_after"])
+            case "unavailable":
+                return _refused(given["status"] or 503, "SlowDown", given["retry_after"])
+            case "rate_limited":
+                return _refused(429, "SlowDown", given["retry_after"])
             case "html_media":
                 return web.Response(body=b"<html><body>Sign in</body></html>", headers={"Content-Type": "video/mp4"})
             case "empty_media":

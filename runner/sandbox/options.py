@@ -19,7 +19,8 @@ class Options:
     """Times in scaled seconds. `state` is a file, or ":memory:". `anchor`: seconds since 1970, by default the moment
     the state was made. `seed` is drawn and kept in the state where it is None. `faults` as in `faults.parse_rates`.
     `media_bytes`: how long results are, least and most. `rate_limits` (requests within 60 s) and `concurrency` (tasks
-    at once) by provider, 0 for none. `key_retention`: how long an idempotency key is remembered.
+    at once) by provider, 0 for none. `error_statuses` by provider: the HTTP status of errors where the body alone says
+    that they are errors. `key_retention`: how long an idempotency key is remembered.
 
     Raises BadOptions.
     """
@@ -39,6 +40,7 @@ class Options:
     url_lifetime: float = 3600.0
     rate_limits: Mapping[str, int] = field(default_factory=dict)
     concurrency: Mapping[str, int] = field(default_factory=dict)
+    error_statuses: Mapping[str, int] = field(default_factory=dict)
     key_retention: float = 86400.0
     ignore_keys: bool = False
     list_images: bool = False
@@ -52,6 +54,8 @@ class Options:
             raise BadOptions("media bytes must be a least and a most below 4 GiB")
         if self.credits < 0:
             raise BadOptions("credits must not be negative")
+        if not all(200 <= status <= 599 for status in self.error_statuses.values()):
+            raise BadOptions("error statuses must be from 200 to 599")
         try:
             parse_rates(self.faults)
         except ValueError as error:

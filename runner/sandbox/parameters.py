@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 
 
 class Invalid(ValueError):
-    """A parameter the document does not allow; its text goes into the provider's error message."""
+    """A parameter the document does not allow; its text goes into the provider's error message.
+
+    `problem` is what the dialect's `codes` may tell apart, where its document does.
+    """
+
+    def __init__(self, message: str, problem: str = "invalid") -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 Check = Callable[[str, Any, str], Any]
@@ -75,6 +82,19 @@ def like(pattern: str, example: str) -> Check:
         return value
 
     return check
+
+
+def told(problem: str, form: Check, check: Check) -> Check:
+    """A value of the right `form` that `check` refuses is that `problem`; one of the wrong form is only invalid."""
+
+    def checked(name: str, value: Any, own_media: str) -> Any:
+        form(name, value, own_media)
+        try:
+            return check(name, value, own_media)
+        except Invalid as invalid:
+            raise Invalid(f"{invalid}", problem) from None
+
+    return checked
 
 
 def boolean(name: str, value: Any, _: str) -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 APPLICATION_ID = 0x72736278  # "rsbx": this file is a sandbox's
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE accounts (
@@ -28,10 +28,12 @@ CREATE TABLE tasks (
     endpoint TEXT NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('video', 'image')),
     prompt TEXT NOT NULL, body BLOB NOT NULL, idempotency_key TEXT, details TEXT NOT NULL,
     extension TEXT NOT NULL, outputs INTEGER NOT NULL CHECK (outputs >= 0),
+    missing INTEGER NOT NULL CHECK (missing BETWEEN 0 AND outputs),
     price INTEGER NOT NULL CHECK (price >= 0), refund INTEGER NOT NULL CHECK (refund BETWEEN 0 AND price),
-    outcome TEXT NOT NULL CHECK (outcome IN ('completed', 'failed', 'moderated')),
+    outcome TEXT NOT NULL CHECK (outcome IN ('completed', 'failed', 'moderated', 'cancelled')),
     created_at REAL NOT NULL, visible_at REAL NOT NULL, finishes_at REAL NOT NULL, refund_at REAL NOT NULL,
-    odd_status TEXT, odd_until REAL NOT NULL DEFAULT 0, due_at REAL, ended INTEGER NOT NULL DEFAULT 0) STRICT;
+    review_for REAL NOT NULL, odd_status TEXT, odd_until REAL NOT NULL DEFAULT 0, due_at REAL,
+    ended INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX tasks_due ON tasks (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX tasks_of ON tasks (provider, account, kind, created_at);
 CREATE TABLE ledger (
@@ -85,7 +87,9 @@ class Pen:
                 f"BEGIN EXCLUSIVE; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
                 f"{SCHEMA} COMMIT;"
             )
-        elif (version, owner) != (SCHEMA_VERSION, APPLICATION_ID):
+        elif owner == APPLICATION_ID and version != SCHEMA_VERSION:
+            raise sqlite3.DatabaseError("it is the state of another version of this sandbox")
+        elif owner != APPLICATION_ID:
             raise sqlite3.DatabaseError("it is not the state of this sandbox")
         else:
             self._db.executescript("BEGIN EXCLUSIVE; COMMIT;")

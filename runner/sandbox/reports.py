@@ -82,6 +82,7 @@ class Reports:
             "state": task.stage(now).value,
             "outcome": task.outcome,
             "outputs": task.outputs,
+            "missing": task.missing,
             "created_at": task.created_at,
             "finishes_at": task.finishes_at,
         }

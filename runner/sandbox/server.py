@@ -88,7 +88,7 @@ async def serve(options: Options | None = None) -> AsyncIterator[Sandbox]:
         clock = Clock(float(kept["anchor"]), options.speed)
         desk = _desk(pen, clock, options, kept, _origin(doors[1]))
         faults = Faults(kept["seed"], parse_rates(options.faults))
-        api = Api(desk, pen, clock, faults, options.rate_limits, options.concurrency)
+        api = Api(desk, pen, clock, faults, options.rate_limits, options.concurrency, options.error_statuses)
         sandbox = _sandbox(desk, clock, faults, kept["seed"], [_origin(door) for door in doors], pen)
         control = Control(
             desk.books, sandbox.reports, faults, clock, pen, frozenset(known()), {**sandbox.about(), "pid": os.getpid()}

@@ -175,9 +175,16 @@ def _count(call: Call, name: str, default: int, most: int) -> int:
     return int(given)
 
 
-WORDS = {"queued": "pending", "processing": "processing", "completed": "completed", "failed": "failed"}
+WORDS = {
+    "queued": "pending",
+    "processing": "processing",
+    "review": "processing",
+    "completed": "completed",
+    "failed": "failed",
+}
 FAILURES = {
     "failed": "The upstream model could not render this video.",
+    "cancelled": "The task was cancelled.",
     "moderated": "Blocked by content moderation: the result breaks the safety policy.",
 }
 PROVIDER = HappyHorse()

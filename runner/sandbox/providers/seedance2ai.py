@@ -1,7 +1,8 @@
 """seedance2ai, from its document (004): three paid endpoints, one status endpoint, `Idempotency-Key`.
 
 Prices are not documented but for one example (30 for a standard 720p video of 5 s); the rest of the table is ours.
-Neither is the form of the submission's answer: it is the task itself, as the status endpoint shows it.
+Neither is the form of the submission's answer: it is the task itself, as the status endpoint shows it. A batch of
+images of which some did not come is completed, shorter, and costs the same.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ class Seedance2ai(Dialect):
     def _shown(self, call: Call, task: Task) -> dict[str, Any]:
         stage = task.stage(call.now)
         odd = task.oddity(call.now)
-        shown: dict[str, Any] = {"id": task.id, "status": odd or stage.value, "model": task.model, "output": None}
+        word = odd or (Stage.PROCESSING if stage is Stage.REVIEW else stage).value
+        shown: dict[str, Any] = {"id": task.id, "status": word, "model": task.model, "output": None}
         if stage is Stage.COMPLETED and not odd:
             files = self.files(call, task)
             shown["output"] = {"images": files} if task.kind == "image" else {"video_url": next(iter(files), None)}
@@ -156,6 +158,7 @@ class Seedance2ai(Dialect):
 
 
 FAILURES = {
+    "cancelled": {"code": "task_cancelled", "message": "The task was cancelled."},
     "failed": {"code": "generation_failed", "message": "The upstream model could not render this request."},
     "moderated": {"code": "content_moderated", "message": "The result was blocked by the content safety policy."},
 }
