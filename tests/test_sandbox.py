@@ -23,6 +23,7 @@ from sandbox_client import KEY, Client, client_of, http_client, task_id, until
 
 from runner.sandbox import BadOptions, Options, StateUnusable, fingerprint, serve
 from runner.sandbox.pen import Pen
+from runner.sandbox.providers import known
 
 
 def started(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
@@ -80,7 +81,7 @@ async def order(http: httpx.AsyncClient, about: dict[str, Any], number: int, key
 async def test_it_says_that_it_is_ready_and_stops_on_a_signal() -> None:
     for how in (signal.SIGTERM, signal.SIGINT):
         async with separate("--seed", "7", "--speed", "60") as (process, about, http):
-            assert set(about["base_urls"]) == set(about["keys"]) == {"happyhorse", "seedance2ai"}
+            assert set(about["base_urls"]) == set(about["keys"]) == set(known())
             answer = await order(http, about, 1, about["keys"]["seedance2ai"])
             assert answer.status_code == 200
             state = (await http.get(about["control"] + "/state")).json()

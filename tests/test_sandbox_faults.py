@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from sandbox_client import (
+    POLL_PATH,
     PRICE,
     PROVIDERS,
     Client,
@@ -109,7 +110,7 @@ async def hang_answers_nothing(client: Client) -> None:
     for processed, times in ((True, 1), (False, 1)):
         await client.fault("hang", processed=processed)
         with pytest.raises(httpx.ReadTimeout):
-            await client.ask("POST", path_of(client), json={"prompt": "a cat"}, timeout=0.4)
+            await client.order(timeout=0.4)
         charged(client, times)
 
 
@@ -213,7 +214,7 @@ async def polls_go_wrong(client: Client) -> None:
     task = await client.ordered()
     for name, status in (("poll_404", 404), ("poll_500", 500)):
         await client.fault(name)
-        answer = await client.ask("GET", poll_of(client, task))
+        answer = await client.ask("GET", POLL_PATH[client.provider].format(task))
         assert answer.status_code == status
     assert (await client.status(task))["id"] == task
 
@@ -238,6 +239,15 @@ async def stale_list_lags_behind(client: Client) -> None:
         await client.fault("stale_list", seconds=1000)
         assert await listed(client) == []
         assert await listed(client) == [task]
+
+
+@TRIES.of("late_output")
+async def late_output_is_completed_and_empty_at_one_look(client: Client) -> None:
+    await client.fault("late_output")
+    task = await client.ordered()
+    shown = await client.finish(task)
+    assert (shown["status"], url_of(shown)) == ("completed", "None")
+    assert url_of(await client.status(task)).startswith(client.sandbox.media)
 
 
 # -- the fate of a task --------------------------------------------------------------------------------------------
@@ -314,17 +324,11 @@ async def overcharged_costs_more_than_the_price(client: Client) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("name", sorted(name for name, kind in CATALOGUE.items() if kind.where != "file"))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, kind in CATALOGUE.items() if kind.where not in ("file", "callback"))
+)
 async def test_fault(name: str, provider: str) -> None:
     await TRIES.run(name, provider)
-
-
-def path_of(client: Client) -> str:
-    return {"seedance2ai": "/api/v1/video/seedance", "happyhorse": "/api/v1/generate"}[client.provider]
-
-
-def poll_of(client: Client, task: str) -> str:
-    return {"seedance2ai": f"/api/v1/tasks/{task}", "happyhorse": f"/api/v1/videos/{task}"}[client.provider]
 
 
 async def listed(client: Client) -> list[str]:

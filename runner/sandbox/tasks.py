@@ -121,8 +121,12 @@ class Task:
     def stage(self, moment: float) -> Stage:
         if moment >= self.finishes_at:
             return Stage.COMPLETED if self.outcome == "completed" else Stage.FAILED
-        begins = self.created_at + QUEUED_SHARE * (self.finishes_at - self.created_at)
-        return Stage.QUEUED if moment < begins else Stage.PROCESSING
+        return Stage.QUEUED if moment < self.begins_at else Stage.PROCESSING
+
+    @property
+    def begins_at(self) -> float:
+        """When it leaves the queue (or, where it is probed first, when the probe is over)."""
+        return self.created_at + QUEUED_SHARE * (self.finishes_at - self.created_at)
 
     def oddity(self, moment: float) -> str | None:
         """The undocumented word it shows at `moment`, if any."""
