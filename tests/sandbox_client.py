@@ -161,7 +161,7 @@ Try = Callable[[Client], Awaitable[None]]
 
 @dataclass
 class Tries:
-    """Which test shows which faults to work: every fault must be in it, and fire in it, on both providers."""
+    """Which test shows which faults to work: every fault must be in it, and fire in it, on every provider."""
 
     tried: dict[str, list[Try]] = field(default_factory=dict)
     timed: set[Try] = field(default_factory=set)
