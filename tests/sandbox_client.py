@@ -34,6 +34,7 @@ class Way:
     errors: Mapping[str, tuple[int, str | int]]
     words: Mapping[str, str | int] = field(default_factory=lambda: {"completed": "completed", "failed": "failed"})
     body: Mapping[str, Any] = field(default_factory=dict)  # what a video needs besides its prompt
+    nest: str = ""  # the object of the body in which the prompt stands
     key_header: str | None = None
     lists: bool = False
     refunds: bool = True
@@ -100,6 +101,22 @@ WAYS = {
         words={"completed": "succeeded", "failed": "failed"},
         body={"model": "seedance-2.0"},
     ),
+    "seegen": Way(
+        "/api/v1/jobs/createTask",
+        "/api/v1/jobs/queryTask?taskId={}",
+        "200",
+        {
+            "internal": (500, "internal_error"),
+            "unavailable": (503, "service_unavailable"),
+            "rate_limited": (429, "concurrency_limit_reached"),
+            "unauthorized": (401, "unauthorized"),
+            "not_found": (404, ""),
+            "refused": (400, "invalid_parameters"),
+        },
+        words={"completed": "COMPLETED", "failed": "FAILED", "processing": "PROCESSING"},
+        body={"model": "sd2"},
+        nest="inputs",
+    ),
 }
 PROVIDERS = list(WAYS)
 
@@ -134,8 +151,9 @@ class Client:
     ) -> httpx.Response:
         """Submits a video (or whatever `path` renders) under an idempotency key, if one is given."""
         headers = {self.way.key_header or "Idempotency-Key": key} if key else {}
-        needed = {} if path else self.way.body
-        whole = {**needed, **(body or {"prompt": "a cat"})}
+        given = body or {"prompt": "a cat"}
+        nested = self.way.nest and not path and self.way.nest not in given
+        whole = {**({} if path else self.way.body), **({self.way.nest: given} if nested else given)}
         return await self.ask("POST", path or self.way.video_path, json=whole, headers=headers, **more)
 
     async def ordered(self, body: Mapping[str, Any] | None = None, **more: Any) -> str:
@@ -196,7 +214,9 @@ def task_id(data: Mapping[str, Any]) -> str:
 def url_of(shown: Any) -> str:
     """Of a finished video; "" where there is none."""
     if "results" in shown:
-        return str(shown["results"][0]["fileUrl"])
+        return str(next((result["fileUrl"] for result in shown["results"]), ""))
+    if isinstance(shown.get("output"), list):
+        return str(next((file["url"] for file in shown["output"]), ""))
     return (shown["output"]["video_url"] if "output" in shown else shown["video_url"]) or ""
 
 
@@ -222,7 +242,8 @@ def seen(way: Way, shown: Any) -> Seen:
 def _used(shown: Any) -> Decimal | None:
     if "credits_charged" in shown:
         return Decimal(str(shown["credits_charged"])) - Decimal(str(shown["credits_refunded"]))
-    return Decimal(str(shown["credits_used"])) if "credits_used" in shown else None
+    used = shown.get("credits_used", shown.get("creditsUsed"))
+    return None if used is None else Decimal(str(used))
 
 
 async def until(question: Callable[[], Awaitable[Any]]) -> Any:
@@ -241,7 +262,8 @@ async def client_of(provider: str, **options: Any) -> AsyncIterator[Client]:
 
 def error_of(answer: httpx.Response) -> tuple[int, str | int]:
     data = answer.json()
-    return answer.status_code, data["error"]["code"] if "error" in data else data["code"]
+    error = data.get("error", data)
+    return answer.status_code, error.get("code", "") if isinstance(error, dict) else error
 
 
 def charged(client: Client, times: int = 1) -> None:

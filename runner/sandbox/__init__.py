@@ -11,7 +11,9 @@ Written from the providers' documents and importing nothing else of this project
     books       accounts, tasks, the ledger          pen         the one writer, its schema
     faults      what can go wrong, and who is struck mishaps     … acted out on the connection
     journal     what was seen of the clients         reports     what a judge is told
+    assets      files under review, and then in use  callbacks   what clients are told of an end
     renders     the bytes of results                 control     the door for tests, /_sandbox
+    measuring   what a server sees of a file it has only the address of
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ class Api:
     def _call(self, dialect: Dialect, incoming: Incoming, struck: Struck, account: Account, now: float) -> Call:
         view = struck.wire
         if view is not None and view.name == "unknown_status":
-            task = self.desk.books.task(dialect.name, incoming.match.get("id", ""))
+            task = self.desk.books.task(dialect.name, dialect.asked_task(incoming.match, incoming.query))
             if task is not None:
                 self.desk.books.speak_oddly(task, view.parameters["status"], now + view.seconds())
         return Call(
@@ -216,6 +216,7 @@ class Api:
             now=now,
             as_of=now - view.seconds() if view is not None and view.name == "stale_list" else now,
             fate=fate_of(struck.fate),
+            without_files=view is not None and view.name == "late_output",
         )
 
     # -- faults -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The books: accounts, tasks, and the ledger that says who was charged. It is the judge, so it is short.
 
-A task and its charge are one unit, and so are its end and its refund. A task is charged once and refunded at most once:
-the schema says so (`UNIQUE (task_id, kind)`), and the ledger refuses every update and delete.
+A task and its charge are one unit, and so are its end and its refund. (A task that is probed first is charged when the
+probe is over.) A task is charged once and refunded at most once: the schema says so (`UNIQUE (task_id, kind)`), and the
+ledger refuses every update and delete.
 """
 
 from __future__ import annotations
@@ -87,22 +88,36 @@ class Books:
 
     # -- tasks and money --------------------------------------------------------------------------------------------
 
-    def accept(self, buyer: Buyer, order: Order, fate: Fate, *, prefix: str | None, now: float) -> Task:
-        """Charges and begins a task, in one unit; `prefix` as in `tasks.spelled`. Raises InsufficientCredits."""
+    def accept(
+        self, buyer: Buyer, order: Order, fate: Fate, *, prefix: str | None, now: float, probed: bool = False
+    ) -> Task:
+        """Charges and begins a task, in one unit; `prefix` as in `tasks.spelled`. Raises InsufficientCredits.
+
+        A `probed` one is accepted whatever the balance is, charged at its `begins_at`, and fails there, uncharged, if
+        the balance is too small; its details then have "problem": "insufficient_credits".
+        """
         price = int(order.price * fate.price_factor)
         account = self.account(buyer.provider, buyer.account)
-        if account.balance < price:
+        if account.balance < price and not probed:
             raise InsufficientCredits
         task = self._deal(buyer, order, fate, price, prefix, now)
+        due = task.begins_at if probed else task.finishes_at
         with self._pen.unit():
-            self._insert(task)
-            self._book(now, task, "charged", price, "submitted")
-            sql = """UPDATE accounts SET balance = balance - ?, in_flight = in_flight + 1,
-                     max_in_flight = max(max_in_flight, in_flight + 1) WHERE provider = ? AND account = ?"""
-            self._pen.write(sql, (price, buyer.provider, buyer.account))
+            self._insert(task, charged=not probed, due_at=due)
+            sql = """UPDATE accounts SET in_flight = in_flight + 1, max_in_flight = max(max_in_flight, in_flight + 1)
+                     WHERE provider = ? AND account = ?"""
+            self._pen.write(sql, (buyer.provider, buyer.account))
+            if not probed:
+                self._charge(task, now)
         self._counts[buyer.provider] = self._counts.get(buyer.provider, 0) + 1
-        self._next_due = min(self._next_due, task.finishes_at)
+        self._next_due = min(self._next_due, due)
         return task
+
+    def _charge(self, task: Task, at: float) -> None:
+        if task.price:
+            self._book(at, task, "charged", task.price, "submitted")
+            sql = "UPDATE accounts SET balance = balance - ? WHERE provider = ? AND account = ?"
+            self._pen.write(sql, (task.price, task.provider, task.account))
 
     def _deal(self, buyer: Buyer, order: Order, fate: Fate, price: int, prefix: str | None, now: float) -> Task:
         name = spelled(prefix, task_name(self._seed, buyer.provider, self._counts.get(buyer.provider, 0) + 1))
@@ -135,9 +150,9 @@ class Books:
             odd_until=now + fate.odd_for,
         )
 
-    def _insert(self, task: Task) -> None:
+    def _insert(self, task: Task, *, charged: bool, due_at: float) -> None:
         values = {name: getattr(task, name) for name in TASK_COLUMNS}
-        values.update(details=json.dumps(dict(task.details)), due_at=task.finishes_at)
+        values.update(details=json.dumps(dict(task.details)), charged=int(charged), due_at=due_at)
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         self._pen.write(f"INSERT INTO tasks ({names}) VALUES ({marks})", tuple(values.values()))  # noqa: S608
 
@@ -146,13 +161,26 @@ class Books:
         self._pen.write(sql, (at, task.provider, task.account, task.id, kind, credits, reason))
 
     def settle(self, now: float) -> None:
-        """Ends the tasks that are over by `now` and books the refunds that are due, each at its own moment."""
+        """Ends the tasks that are over by `now` and books the charges and refunds that are due, each at its moment."""
         while self._next_due <= now:
-            sql = f"SELECT {TASK_FIELDS}, ended FROM tasks WHERE due_at <= ? ORDER BY due_at, seq LIMIT 1000"  # noqa: S608
+            sql = f"SELECT {TASK_FIELDS}, ended, charged FROM tasks WHERE due_at <= ? ORDER BY due_at, seq LIMIT 1000"  # noqa: S608
             for row in self._pen.read(sql, (now,)):
                 with self._pen.unit():
-                    self._end(_task(row), bool(row["ended"]), now)
+                    if row["charged"]:
+                        self._end(_task(row), bool(row["ended"]), now)
+                    else:
+                        self._end_probe(_task(row), now)
             self._next_due = self._look_for_due()
+
+    def _end_probe(self, task: Task, now: float) -> None:
+        at = min(task.begins_at, now)
+        if self.account(task.provider, task.account).balance < task.price:
+            details = json.dumps({**task.details, "problem": "insufficient_credits"})
+            ending = {"outcome": "failed", "price": 0, "refund": 0, "finishes_at": at, "refund_at": at, "due_at": at}
+            self._change(task, charged=1, details=details, **ending)
+        else:
+            self._charge(task, at)
+            self._change(task, charged=1, due_at=task.finishes_at)
 
     def _end(self, task: Task, ended: bool, now: float) -> None:
         if not ended:
@@ -168,6 +196,12 @@ class Books:
     def _look_for_due(self) -> float:
         found = self._pen.read("SELECT min(due_at) AS due FROM tasks WHERE due_at IS NOT NULL")[0]["due"]
         return float("inf") if found is None else float(found)
+
+    def held(self, provider: str, account: str) -> int:
+        """What was charged for the account's tasks that are still going."""
+        sql = """SELECT coalesce(sum(price), 0) AS held FROM tasks
+                 WHERE provider = ? AND account = ? AND ended = 0 AND charged = 1"""
+        return int(self._pen.read(sql, (provider, account))[0]["held"])
 
     # -- looking and meddling ---------------------------------------------------------------------------------------
 

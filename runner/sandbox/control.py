@@ -2,6 +2,7 @@
 
 GET  ledger?provider=P&tasks=0&entries=1     GET  requests?after=N&limit=N&provider=P
 GET  observed                                GET  uploads
+GET  assets                                  GET  callbacks
 GET  state                                   GET  faults      DELETE faults
 POST faults  {"name", "provider"?, "when"?, "times"?, …the fault's parameters}
 POST outage  {"provider", "seconds", "name"?, …the fault's parameters}
@@ -52,6 +53,8 @@ class Control:
             "observed": lambda query: self.reports.observed(),
             "requests": self.requests,
             "uploads": lambda query: self.reports.uploads(),
+            "assets": lambda query: self.reports.assets(),
+            "callbacks": lambda query: self.reports.callbacks(),
             "state": self.state,
             "faults": self.queued,
         }

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, ClassVar
 
+from .assets import Assets
 from .books import Account, Books, Buyer, InsufficientCredits
+from .callbacks import Callbacks
 from .faults import Point
 from .idempotency import Conflict, Keyed, KeyMemory, keyed
 from .journal import Journal
@@ -51,6 +53,8 @@ class Desk:
     journal: Journal
     signer: Signer
     uploads: Uploads
+    assets: Assets
+    callbacks: Callbacks
     lists_images: bool = False
 
 
@@ -62,7 +66,9 @@ class FormFile:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One authenticated request at the moment it is processed. `as_of` is the moment its list speaks of."""
+    """One authenticated request at the moment it is processed. `as_of` is the moment its list speaks of;
+    `without_files`: its answer knows of no files yet.
+    """
 
     desk: Desk
     account: Account
@@ -76,6 +82,7 @@ class Call:
     now: float
     as_of: float
     fate: Fate
+    without_files: bool = False
 
     def json(self) -> Any:
         """The body. Raises Invalid where it is not JSON or not called so."""
@@ -115,7 +122,7 @@ class Dialect(ABC):
     name: ClassVar[str]
     example_key: ClassVar[str]  # how its keys begin
     task_prefix: ClassVar[Mapping[str, str | None]]  # by kind of task, as in `tasks.spelled`
-    rate_limit: ClassVar[int]  # requests within 60 s; 0 for no limit
+    rate_limit: ClassVar[int]  # requests within 60 s; 0 where none is documented
     key_header: ClassVar[str | None] = None
     codes: ClassVar[Mapping[str, tuple[str, int]]]
     strict: ClassVar[bool] = True  # refuses fields the document does not name
@@ -127,6 +134,14 @@ class Dialect(ABC):
     @abstractmethod
     def error(self, code: str, message: str) -> Any:
         """The payload of a refusal."""
+
+    def asked_task(self, match: Mapping[str, str], query: Mapping[str, str]) -> str:
+        """The id of the task that a request asks about."""
+        return match.get("id", "")
+
+    def told(self, desk: Desk, task: Task, now: float) -> Any:
+        """The payload of the task's callback; only for providers that have callbacks."""
+        return None
 
     def limit_headers(self, room: Room) -> Mapping[str, str]:
         """What every answer says about the account's window."""
@@ -154,8 +169,10 @@ class Dialect(ABC):
             call.desk.journal.remark(call.now, "violation", self.name, "undocumented_field", f"{call.path}: {name}")
         return values
 
-    def order(self, call: Call, order: Order) -> Task:
-        """Charges and begins the task. Raises Refusal: no credits, or content that is refused at once."""
+    def order(self, call: Call, order: Order, *, probed: bool = False) -> Task:
+        """Charges and begins the task; a `probed` one is charged later. Raises Refusal: no credits, or content that is
+        refused at once.
+        """
         fate = marked(call.fate, order.prompt)
         if fate.refund is None and not self.refunds:
             fate = replace(fate, refund=Decimal(0))
@@ -164,7 +181,8 @@ class Dialect(ABC):
         key = call.headers.get(self.key_header) if self.key_header else None
         buyer = Buyer(self.name, call.account.account, call.body, key)
         try:
-            return call.desk.books.accept(buyer, order, fate, prefix=self.task_prefix[order.kind], now=call.now)
+            prefix = self.task_prefix[order.kind]
+            return call.desk.books.accept(buyer, order, fate, prefix=prefix, now=call.now, probed=probed)
         except InsufficientCredits:
             raise self.refusal("insufficient_credits", "Not enough credits for this request.") from None
 
@@ -193,8 +211,8 @@ class Dialect(ABC):
         return keyed(self.name, account, key, method, path, body) if key else None
 
     def own_task(self, call: Call) -> Task:
-        """The task of the path. Raises Refusal where it is missing or another account's."""
-        task = call.desk.books.task(self.name, call.match["id"])
+        """The task asked about. Raises Refusal where it is missing or another account's."""
+        task = call.desk.books.task(self.name, self.asked_task(call.match, call.query))
         if task is None:
             raise self.refusal("not_found", "There is no such task.")
         if task.account != call.account.account:
@@ -203,10 +221,16 @@ class Dialect(ABC):
 
     def files(self, call: Call, task: Task) -> list[str]:
         """Signed URLs of the task's files, valid from the moment of the call; those that did not come have none."""
-        return [self.file(call, task, index, task.extension) for index in task.came]
+        return [] if call.without_files else self.addresses(call.desk, task, call.now)
+
+    def addresses(self, desk: Desk, task: Task, now: float) -> list[str]:
+        return [self.address(desk, task, index, task.extension, now) for index in task.came]
 
     def file(self, call: Call, task: Task, index: int, extension: str) -> str:
-        return call.desk.signer.url(f"/media/{self.name}/{task.id}/{index}.{extension}", call.now)
+        return self.address(call.desk, task, index, extension, call.now)
+
+    def address(self, desk: Desk, task: Task, index: int, extension: str, now: float) -> str:
+        return desk.signer.url(f"/media/{self.name}/{task.id}/{index}.{extension}", now)
 
 
 COARSER = {  # what a problem is for those who do not tell it apart; else it is "invalid"

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from .tasks import REVIEW_SECONDS, Fate
 
-Point = Literal["submit", "poll", "list", "upload", "credits", "download", "other"]
-Where = Literal["before", "instead", "after", "view", "fate", "file"]
+Point = Literal["submit", "poll", "list", "upload", "credits", "download", "callback", "other"]
+Where = Literal["before", "instead", "after", "view", "fate", "file", "callback"]
 
 API: tuple[Point, ...] = ("submit", "poll", "list", "upload", "credits")
 POINTS: tuple[Point, ...] = (*API, "download")
@@ -30,7 +30,7 @@ class BadFault(ValueError):
 @dataclass(frozen=True, slots=True)
 class Kind:
     """`where`: before anything is processed · instead of processing · after it · in what is looked at · in the task's
-    fate · in the file sent. The first of `points` is meant where an exact order names none.
+    fate · in the file sent · in the callback. The first of `points` is meant where an exact order names none.
     """
 
     where: Where
@@ -41,6 +41,7 @@ class Kind:
 
 SUBMIT: tuple[Point, ...] = ("submit",)
 DOWNLOAD: tuple[Point, ...] = ("download",)
+CALLBACK: tuple[Point, ...] = ("callback",)
 CATALOGUE: Mapping[str, Kind] = {
     # The wire, before anything is processed.
     "lost_request": Kind("before", ANYWHERE, {"how": "close"}),
@@ -66,6 +67,7 @@ CATALOGUE: Mapping[str, Kind] = {
     "wrong_task": Kind("after", ("poll", "submit"), {}),
     # What is looked at is out of date.
     "stale_list": Kind("view", ("list",), {"seconds": 30.0}),
+    "late_output": Kind("view", ("poll",), {}),
     "unknown_status": Kind("view", ("poll", "submit"), {"status": "in_review", "seconds": 30.0}),
     # The fate of a task.
     "task_failed": Kind("fate", SUBMIT, {"refund": None}),
@@ -91,9 +93,19 @@ CATALOGUE: Mapping[str, Kind] = {
     "empty_media": Kind("file", DOWNLOAD, {}),
     "corrupt_media": Kind("file", DOWNLOAD, {}),
     "slow_download": Kind("file", DOWNLOAD, {"seconds": 30.0}),
+    # The callback.
+    "callback_lost": Kind("callback", CALLBACK, {}),
+    "callback_late": Kind("callback", CALLBACK, {"seconds": 30.0}),
+    "callback_twice": Kind("callback", CALLBACK, {}),
+    "callback_forged": Kind("callback", CALLBACK, {"how": "task"}),
 }
 CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "how": {"bad_encoding": ("utf8", "bom", "utf16"), "truncated": ("close", "length"), "": ("close", "reset")},
+    "how": {
+        "bad_encoding": ("utf8", "bom", "utf16"),
+        "truncated": ("close", "length"),
+        "callback_forged": ("task", "result"),
+        "": ("close", "reset"),
+    },
     "as": {"": ("failure", "refusal")},
     "part": {"": ("body", "headers")},
 }
@@ -196,7 +208,7 @@ def make_order(
 
 
 def _point(name: str | None) -> Point:
-    return next(point for point in POINTS if point == name)
+    return next(point for point in (*POINTS, *CALLBACK) if point == name)
 
 
 def parse_rates(text: str) -> tuple[Rate, ...]:

@@ -46,7 +46,7 @@ class Options:
     list_images: bool = False
 
     def __post_init__(self) -> None:
-        if not _is_loopback(self.host):
+        if not is_loopback(self.host):
             raise BadOptions(f"the sandbox only listens on loopback, not on {self.host}")
         if not self.speed > 0 or not self.render > 0 or self.url_lifetime <= 0:
             raise BadOptions("speed, render and url lifetime must be above 0")
@@ -62,7 +62,8 @@ class Options:
             raise BadOptions(str(error)) from None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """A loopback address, or the name that stands for one."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

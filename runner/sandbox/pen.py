@@ -33,7 +33,7 @@ CREATE TABLE tasks (
     outcome TEXT NOT NULL CHECK (outcome IN ('completed', 'failed', 'moderated', 'cancelled')),
     created_at REAL NOT NULL, visible_at REAL NOT NULL, finishes_at REAL NOT NULL, refund_at REAL NOT NULL,
     review_for REAL NOT NULL, odd_status TEXT, odd_until REAL NOT NULL DEFAULT 0, due_at REAL,
-    ended INTEGER NOT NULL DEFAULT 0) STRICT;
+    ended INTEGER NOT NULL DEFAULT 0, charged INTEGER NOT NULL DEFAULT 1) STRICT;
 CREATE INDEX tasks_due ON tasks (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX tasks_of ON tasks (provider, account, kind, created_at);
 CREATE TABLE ledger (
@@ -56,6 +56,15 @@ CREATE INDEX requests_at ON requests (at);
 CREATE TABLE remarks (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, provider TEXT NOT NULL,
     name TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+CREATE TABLE assets (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, volc_id TEXT NOT NULL UNIQUE, provider TEXT NOT NULL,
+    account TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('IMAGE', 'AUDIO', 'VIDEO')), url TEXT NOT NULL,
+    name TEXT, created_at REAL NOT NULL, decided_at REAL NOT NULL, refusal TEXT) STRICT;
+CREATE INDEX assets_of ON assets (provider, account, id);
+CREATE TABLE callbacks (
+    task_id TEXT PRIMARY KEY REFERENCES tasks (id), provider TEXT NOT NULL, account TEXT NOT NULL, url TEXT NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0, next_at REAL, outcome TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX callbacks_open ON callbacks (next_at) WHERE next_at IS NOT NULL;
 """
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .clock import Clock
@@ -107,6 +107,7 @@ class Reports:
             "bodies_with_several_keys": self.desk.books.bodies_with_several_keys(),
             "bodies_bought_again": self.desk.books.bodies_bought_again(),
             "faults_fired": self.desk.journal.fired(),
+            "asset_uploads": self.desk.assets.uploads_by_url(),
         }
 
     def requests(self, *, after: int = 0, limit: int = 1000, provider: str | None = None) -> dict[str, Any]:
@@ -116,6 +117,14 @@ class Reports:
 
     def uploads(self) -> dict[str, Any]:
         return {"uploads": self.desk.uploads.all()}
+
+    def assets(self) -> dict[str, Any]:
+        now = self.clock.now()
+        return {"assets": [{**asdict(asset), "status": asset.status(now)} for asset in self.desk.assets.all()]}
+
+    def callbacks(self) -> dict[str, Any]:
+        """What was to be told to whom, and what became of it; each delivery is among the requests."""
+        return {"callbacks": self.desk.callbacks.all()}
 
 
 def _entry(row: Mapping[str, Any] | Any) -> dict[str, Any]:

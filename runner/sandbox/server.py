@@ -18,7 +18,9 @@ from aiohttp.typedefs import Handler
 
 from . import mishaps
 from .api import Api
+from .assets import Assets
 from .books import Books
+from .callbacks import Callbacks, Messenger
 from .clock import Clock
 from .control import Control
 from .dialect import Desk
@@ -95,7 +97,10 @@ async def serve(options: Options | None = None) -> AsyncIterator[Sandbox]:
         )
         media = MediaHost(desk, pen, clock, faults, options.media_bytes)
         routes = [*control.routes(), *(route for dialect in known().values() for route in api.routes(dialect))]
-        stack.push_async_callback(_stop_flushing, asyncio.create_task(desk.journal.keep_flushing()), desk.journal)
+        messenger = _messenger(desk, clock, faults)
+        stack.callback(_flush, desk.journal)
+        stack.push_async_callback(_stop, asyncio.create_task(desk.journal.keep_flushing()))
+        stack.push_async_callback(_stop, asyncio.create_task(messenger.keep_delivering()))
         stack.push_async_callback(api.close)
         for door, served in zip(doors, (routes, media.routes()), strict=True):
             await _open(stack, door, served, clock)
@@ -122,6 +127,8 @@ def _desk(pen: Pen, clock: Clock, options: Options, kept: Mapping[str, str], med
         journal=Journal(pen, books, clock.now()),
         signer=Signer(media, kept["secret"].encode(), options.url_lifetime),
         uploads=Uploads(pen),
+        assets=Assets(pen, kept["seed"]),
+        callbacks=Callbacks(pen),
         lists_images=options.list_images,
     )
 
@@ -173,9 +180,20 @@ async def _no_answer_without_a_state(request: web.Request, handler: Handler) -> 
         return mishaps.cut(request, "reset")
 
 
-async def _stop_flushing(flushing: asyncio.Task[None], journal: Journal) -> None:
-    flushing.cancel()
+def _messenger(desk: Desk, clock: Clock, faults: Faults) -> Messenger:
+    def tell(provider: str, task_id: str, now: float) -> Any:
+        task = desk.books.task(provider, task_id)
+        return known()[provider].told(desk, task, now) if task else None
+
+    return Messenger(desk.callbacks, desk.books, desk.journal, faults, clock, tell)
+
+
+async def _stop(going: asyncio.Task[None]) -> None:
+    going.cancel()
     with suppress(asyncio.CancelledError, StateUnusable):
-        await flushing
+        await going
+
+
+def _flush(journal: Journal) -> None:
     with suppress(StateUnusable):
         journal.flush()

@@ -149,11 +149,18 @@ class Task:
     def stage(self, moment: float) -> Stage:
         if moment >= self.finishes_at:
             return Stage.COMPLETED if self.outcome == "completed" else Stage.FAILED
-        reviewed_from = self.finishes_at - self.review_for
-        if moment >= reviewed_from:
+        if moment >= self.reviewed_from:
             return Stage.REVIEW
-        begins = self.created_at + QUEUED_SHARE * (reviewed_from - self.created_at)
-        return Stage.QUEUED if moment < begins else Stage.PROCESSING
+        return Stage.QUEUED if moment < self.begins_at else Stage.PROCESSING
+
+    @property
+    def reviewed_from(self) -> float:
+        return self.finishes_at - self.review_for
+
+    @property
+    def begins_at(self) -> float:
+        """When it leaves the queue (or, where it is probed first, when the probe is over)."""
+        return self.created_at + QUEUED_SHARE * (self.reviewed_from - self.created_at)
 
     @property
     def came(self) -> tuple[int, ...]:

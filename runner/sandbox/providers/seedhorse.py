@@ -187,7 +187,7 @@ class Seedhorse(Dialect):
             "refImageUrls": given["refImageUrls"],
             "refVideoUrls": given["refVideoUrls"],
             "resolution": given["resolution"] or ("720p" if task.kind == "video" else ""),
-            "results": [self._result(call, task, index) for index in range(_count(task))] if done else [],
+            "results": self._results(call, task) if done else [],
             "seed": given["seed"],
             "size": given["size"] or "",
             "subTaskDone": made if several else 0,
@@ -197,6 +197,9 @@ class Seedhorse(Dialect):
             "taskStatus": _number_if_one(odd) if odd else _status(task, stage),
             "taskType": 1 if task.kind == "video" else 2,
         }
+
+    def _results(self, call: Call, task: Task) -> list[dict[str, Any]]:
+        return [] if call.without_files else [self._result(call, task, index) for index in range(_count(task))]
 
     def _result(self, call: Call, task: Task, index: int) -> dict[str, Any]:
         """What has no file is failed where there are several, and is for ever pending where there is but one."""
