@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -172,10 +173,18 @@ def composed_job(provider: Provider, job: Entry) -> Composed:
     return compose(provider, job["model"], job["fields"], references, job.get("params", {}))
 
 
+@cache
 def documented_codes(name: str) -> set[str]:
     """The codes of refusals that the transcript shows to be clear, whatever status they come with."""
     refusals = [entry["means"].get("refused", {}) for entry in transcript(name)]
     return {said["code"] for said in refusals if said.get("action") not in (None, "ambiguous")}
+
+
+@cache
+def documented_ends(name: str) -> set[str]:
+    """The states of a task that the transcript shows to be its completion."""
+    reports = [entry["means"].get("report", {}) for entry in transcript(name)]
+    return {said["status"] for said in reports if said.get("phase") == "done"}
 
 
 def as_json(text: str) -> Any:
@@ -227,7 +236,7 @@ def told_report(report: Report) -> dict[str, Any]:
         "files": {file.index: file.url for file in report.files if not file.thumbnail},
         "thumbnails": [file.url for file in report.files if file.thumbnail],
         "missing": list(report.missing),
-        "used": None if report.used is None else str(report.used),
+        **{name: told_amount(getattr(report, name)) for name in MONEY},
         "error": None if report.error is None else told_refusal(report.error),
     }
 
@@ -239,8 +248,15 @@ def told_item(item: Any) -> dict[str, Any]:
         "prompt": item.prompt,
         "created_at": None if item.created_at is None else item.created_at.isoformat(),
         "phase": item.report.phase.value,
-        "used": None if item.report.used is None else str(item.report.used),
+        "used": told_amount(item.report.used),
     }
+
+
+MONEY = ("used", "charged", "refunded")
+
+
+def told_amount(amount: Decimal | None) -> str | None:
+    return None if amount is None else str(amount)
 
 
 class Anything:
@@ -259,7 +275,8 @@ def expected(entry: Entry) -> Any:
     if "refused" in means:
         return {"refused": full_refusal(means["refused"])}
     if "report" in means:
-        plain = {"recognised": True, "progress": None, "thumbnails": [], "missing": [], "used": None, **means["report"]}
+        blank = {"recognised": True, "progress": None, "thumbnails": [], "missing": [], **dict.fromkeys(MONEY)}
+        plain = blank | means["report"]
         files = plain.get("files", {})
         plain["files"] = dict(enumerate(files)) if isinstance(files, list) else files
         plain["error"] = full_refusal(plain["error"]) if "error" in plain else None

@@ -31,8 +31,8 @@ class Composed:
 
     `content` is `body` as canonical JSON: compact, keys sorted, UTF-8, numbers exact. `fields` are the common fields
     after defaults, in the provider's spelling; `dropped` the defaults this model does not know or allow. `shape`
-    tells apart requests of different price or duration. With any `faults`, `content` is empty and `price` None:
-    nothing may be sent.
+    tells apart requests of different price or duration among all that the provider takes, whatever their model. With
+    any `faults`, `content` is empty and `price` None: nothing may be sent.
     """
 
     model: str
@@ -91,7 +91,7 @@ def stamped(composed: Composed, marks: Mapping[str, str]) -> bytes:
 
 def unknown_model(provider: Provider, model: str) -> Fault:
     """B35, or B36 when another provider has a model of that name."""
-    homes = [other.name for other in registry().values() if other.model(model) is not None]
+    homes = [name for name, other in registry().items() if (its := other.model(model)) and not its.unavailable]
     if homes:
         where = f"{provider.name} has no model {quoted(model)}; {' and '.join(homes)} has"
         return Fault("B36", "model", where, f"write provider: {homes[0]}, or choose another model")
@@ -245,12 +245,16 @@ class _Draft:
             body=body,
             content=content,
             price=None if self.faults else described.price(whole),
-            shape=" ".join([f"{name}={_told(whole[name])}" for name in described.shape if name in whole]),
+            shape=self._shape(whole),
             fields=self.kept,
             dropped=tuple(self.dropped),
             faults=tuple(self.faults),
             extension=self._extension(whole),
         )
+
+    def _shape(self, whole: Mapping[str, Any]) -> str:
+        model = self.table.model
+        return " ".join([model.name, *[f"{name}={_told(whole[name])}" for name in model.shape if name in whole]])
 
     def _keep(self, entry: Entry, name: str, value: Any, kept: Any) -> None:
         self.values[entry.field.native] = value

@@ -63,9 +63,9 @@ def first(data: Any, names: Sequence[str]) -> Any:
     return None
 
 
-def task_in(data: Any) -> Said | None:
+def task_in(data: Any, status: str = "status") -> Said | None:
     """The object that tells of one task: the innermost level with a `status`; None where there is none."""
-    return next((level for level in reversed([*levels(data)]) if level.get("status") is not None), None)
+    return next((level for level in reversed([*levels(data)]) if level.get(status) is not None), None)
 
 
 def task_id(value: Any) -> str | None:
@@ -179,8 +179,10 @@ def _url(item: Any, names: Sequence[str]) -> str | None:
 
 
 def _reason(item: Any) -> str | None:
-    complaint = complaint_in(item) if isinstance(item, Mapping) else None
-    return complaint.message or complaint.code or None if complaint else None
+    if not isinstance(item, Mapping):
+        return None
+    complaint = complaint_in(item) or _complaint(item)
+    return complaint.message or complaint.code or None
 
 
 def complaint_in(said: Any) -> Complaint | None:
@@ -265,10 +267,13 @@ def accepted(reply: Reply, names: Sequence[str], verdicts: Verdicts) -> Accepted
     return Accepted(known_id)
 
 
-def phase_of(word: Any, done: Sequence[str], failed: Sequence[str], going: Sequence[str]) -> tuple[Phase, str, bool]:
+def phase_of(
+    word: Any, done: Sequence[str], failed: Sequence[str], going: Sequence[str], cancelled: Sequence[str] = ()
+) -> tuple[Phase, str, bool]:
     """Phase, the provider's own word, and whether it is a known one. An unknown word means "still going"."""
     status = legible(str(word))[:64]
-    for phase, words in ((Phase.DONE, done), (Phase.FAILED, failed), (Phase.GOING, going)):
+    known = ((Phase.DONE, done), (Phase.FAILED, failed), (Phase.GOING, going), (Phase.CANCELLED, cancelled))
+    for phase, words in known:
         if word in words:
             return phase, status, True
     return Phase.GOING, status, False
