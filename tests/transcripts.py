@@ -184,9 +184,10 @@ def documented_codes(name: str) -> set[str]:
 
 
 def documented_ends(name: str) -> set[str]:
-    """The words for a finished task that the transcript shows, where it does not matter how the task was ordered."""
-    polls = [entry["means"].get("report", {}) for entry in transcript(name) if isinstance(as_call(entry).get("poll"), str)]
-    return {said["status"] for said in polls if said.get("phase") == "done"}
+    """The words for a finished task that the transcript shows, where it does not matter how it was ordered."""
+    polls = [entry for entry in transcript(name) if isinstance(as_call(entry).get("poll"), str)]
+    reports = [entry["means"].get("report", {}) for entry in polls]
+    return {said["status"] for said in reports if said.get("phase") == "done"}
 
 
 def as_json(text: str) -> Any:

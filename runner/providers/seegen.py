@@ -50,7 +50,7 @@ def source(url: str) -> dict[str, Any]:
 def check_sd2(values: Values) -> list[Fault]:
     faults = [*_check_references(values)]
     if "prompt" not in values and not any(name in values for name in LISTS):
-        faults.append(Fault("B37", "prompt", "text-to-video needs a prompt"))
+        faults.append(Fault("B37", "prompt", "text-to-video needs a prompt", "write it, or add references"))
     if values["outputResolution"] == "1080p" and "upscaleResolution" in values:
         message = "upscaleResolution works on 720p, not on the native 1080p"
         faults.append(Fault("B42", "outputResolution", message, "leave out one of them"))
@@ -98,7 +98,7 @@ def check_happyhorse(values: Values) -> list[Fault]:
         message = "a first frame gives the video its aspect ratio"
         faults.append(Fault("B42", "ratio", message, "leave out aspect_ratio"))
     if "prompt" not in values and not first_frame:
-        faults.append(Fault("B37", "prompt", "only a first frame can do without a prompt"))
+        faults.append(Fault("B37", "prompt", "only a first frame can do without a prompt", "write it"))
     return [*faults, *_check_length(values.get("prompt", ""))]
 
 
