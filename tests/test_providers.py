@@ -48,7 +48,9 @@ def test_every_provider_has_a_transcript(name: str) -> None:
     calls = {verb for entry in transcript(name) for verb in as_call(entry)}
     provider = registry()[name]
     wanted = {"submit", "poll"} | {verb for verb in ("history", "balance") if getattr(provider, verb)}
-    assert calls == wanted | ({"upload"} if provider.hosting else set()), f"{name} needs tests/providers/{name}.yaml"
+    wanted |= {"upload"} if provider.hosting else set()
+    wanted |= {"register", "inspect", "find"} if provider.registering else set()
+    assert calls == wanted, f"{name} needs tests/providers/{name}.yaml"
 
 
 def test_the_names_of_a_transcript_are_its_own() -> None:
@@ -109,6 +111,7 @@ WORDS = st.sampled_from(
         "id",
         "video_id",
         "task_id",
+        "taskId",
         "output",
         "video_url",
         "image_urls",
@@ -137,6 +140,7 @@ SAID = st.sampled_from(
     [
         "completed",
         "succeeded",
+        "COMPLETED",
         "failed",
         "processing",
         "vid_1",
@@ -355,7 +359,7 @@ def test_a_description_is_plain_and_whole(name: str) -> None:
     assert [model["name"] for model in told["models"]] == [model.name for model in provider.models]
     for model in told["models"]:
         assert model["price"]
-        assert "prompt" in model["fields"]
+        assert ("prompt" in model["fields"]) == (model["name"] != "upscale")
     assert told["guarantee"]
     assert told["assumptions"]
 

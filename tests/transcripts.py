@@ -21,7 +21,7 @@ from yamlcore import CCoreLoader
 from runner.client.asking import Line
 from runner.clock import Clock
 from runner.errors import ErrorKind
-from runner.exchange import Accepted, Page, Refusal, Reply, Report
+from runner.exchange import Accepted, Asset, Page, Refusal, Reply, Report
 from runner.providers import registry
 from runner.providers.compose import Composed, compose
 from runner.providers.description import Provider, Reference
@@ -67,10 +67,8 @@ class Recorded:
         request = self.entry["request"]
         assert (method, path, query or {}) == (request["method"], request["path"], request.get("query", {}))
         assert (headers or {}) == request.get("headers", {})
-        assert json is None
-        assert (content is None) == ("body" not in request)
-        if content is not None:
-            assert as_json(content.decode()) == as_json(request["body"])
+        sent = json if content is None else as_json(content.decode())
+        assert sent == (as_json(request["body"]) if "body" in request else None)
         if upload is not None:
             sent = {name: getattr(upload, name) for name in ("field", "filename", "media_type")}
             assert {**sent, "content": upload.content.decode()} == request["form"]
@@ -154,6 +152,10 @@ async def perform(provider: Provider, entry: Entry, ask: Any) -> Any:
     if verb == "upload":
         assert provider.hosting is not None
         return await provider.hosting.upload(ask, said["filename"], said["content"].encode(), said["media_type"])
+    if verb in ("register", "inspect", "find"):
+        assert provider.registering is not None
+        arguments = said.values() if isinstance(said, dict) else [said]
+        return await getattr(provider.registering, verb)(ask, *arguments)
     if verb == "history":
         assert provider.history is not None
         return await provider.history(ask, said)
@@ -165,6 +167,9 @@ EXAMPLE_ARGUMENTS = {
     "history": 1,
     "balance": None,
     "upload": {"filename": "a.png", "content": "x", "media_type": "image/png"},
+    "register": {"url": "https://example.com/a.png", "role": "images", "name": "a"},
+    "inspect": "123",
+    "find": "a",
 }
 
 
@@ -182,8 +187,9 @@ def documented_codes(name: str) -> set[str]:
 
 @cache
 def documented_ends(name: str) -> set[str]:
-    """The states of a task that the transcript shows to be its completion."""
-    reports = [entry["means"].get("report", {}) for entry in transcript(name)]
+    """The words for a finished task that the transcript shows, where it does not matter how it was ordered."""
+    polls = [entry for entry in transcript(name) if isinstance(as_call(entry).get("poll"), str)]
+    reports = [entry["means"].get("report", {}) for entry in polls]
     return {said["status"] for said in reports if said.get("phase") == "done"}
 
 
@@ -212,6 +218,8 @@ def seen(outcome: Any) -> Any:
         return {"report": told_report(outcome)}
     if isinstance(outcome, Page):
         return {"page": {"more": outcome.more, "items": [told_item(item) for item in outcome.items]}}
+    if outcome is None or isinstance(outcome, Asset):
+        return {"asset": outcome and told_asset(outcome)}
     return {"credits": str(outcome)} if isinstance(outcome, Decimal) else {"url": outcome}
 
 
@@ -239,6 +247,10 @@ def told_report(report: Report) -> dict[str, Any]:
         **{name: told_amount(getattr(report, name)) for name in MONEY},
         "error": None if report.error is None else told_refusal(report.error),
     }
+
+
+def told_asset(asset: Asset) -> dict[str, Any]:
+    return {"asset_id": asset.asset_id, "uri": asset.uri, "review": asset.review.value, "why": asset.why}
 
 
 def told_item(item: Any) -> dict[str, Any]:
@@ -284,6 +296,8 @@ def expected(entry: Entry) -> Any:
     if "page" in means:
         items = [{"used": None, **item} for item in means["page"]["items"]]
         return {"page": {**means["page"], "items": items}}
+    if means.get("asset"):
+        return {"asset": {"why": "", **means["asset"]}}
     return means
 
 

@@ -93,7 +93,8 @@ def unknown_model(provider: Provider, model: str) -> Fault:
     """B35, or B36 when another provider has a model of that name."""
     homes = [name for name, other in registry().items() if (its := other.model(model)) and not its.unavailable]
     if homes:
-        where = f"{provider.name} has no model {quoted(model)}; {' and '.join(homes)} has"
+        have = "have" if homes[1:] else "has"
+        where = f"{provider.name} has no model {quoted(model)}; {' and '.join(homes)} {have}"
         return Fault("B36", "model", where, f"write provider: {homes[0]}, or choose another model")
     names = [name for m in provider.models for name in (m.name, *m.aliases)]
     return Fault("B35", "model", f"{provider.name} has no model {quoted(model)}", _meant(model, names, "its models"))
@@ -137,7 +138,7 @@ def _table(provider: Provider, model: Model) -> _Table:
     return _Table(
         model=model,
         label=f"{provider.name} {model.name}",
-        schemes=provider.url_schemes,
+        schemes=provider.url_schemes if model.takes_assets else ("https",),
         common=common,
         native=native,
         defaults={name: e.field.default for name, e in native.items() if e.field.default is not None},

@@ -151,6 +151,9 @@ class Model:
     order is frozen, unless `params` already did. `mark_field` takes a short text that a person can find again in the
     provider's web console, `callback_field` the URL to be told when the task ends.
 
+    `takes_assets` says whether its references may be the provider's assets (`Registering`); where not, none is
+    registered for it and `asset://…` is refused.
+
     `check` finds forbidden combinations, `price` computes the cost where a document gives one (None elsewhere). Both
     see the request's values with documented defaults filled in. A fault of `check` names the *native* field;
     `compose` translates it back to where the person wrote it. `shape` names the native fields that tell apart
@@ -171,6 +174,7 @@ class Model:
     constants: Mapping[str, Any] = field(default_factory=dict)
     mark_field: str = ""
     callback_field: str = ""
+    takes_assets: bool = True
     check: Callable[[Values], list[Fault]] = no_fault
     price: Callable[[Values], Price | None] = no_price
     price_note: str = ""
@@ -198,10 +202,11 @@ class Hosting:
 class Registering:
     """How inputs become the provider's own *assets*, which it may review first: once per content and account.
 
-    References of `roles` must be assets; those of the other roles only become some where the manifest asks for their
-    review. One written as `asset://…` already is one. `register(ask, url, role, name)` hands over a public URL under a
-    `name` of at most 64 characters that is derived from the content; `inspect(ask, asset_id)` asks how its review
-    stands; `find(ask, name)` looks for one that was registered before and whose answer got lost (None: there is none).
+    References of `roles` must be assets at every model that takes assets; those of the other roles only become some
+    where the manifest asks for their review. One written as `asset://…` already is one. `register(ask, url, role,
+    name)` hands over a public URL under a `name` of at most 64 characters that is derived from the content;
+    `inspect(ask, asset_id)` asks how its review stands; `find(ask, name)` looks for one that was registered before and
+    whose answer got lost (None: there is none).
     None of them is ever charged.
     """
 

@@ -211,14 +211,14 @@ def failure(task: Said, returned: Verdicts, words: Sequence[str] = MODERATION_WO
     """Why a task failed: `moderated` where code or message names moderation, else `task_failed` (providers.md section
     2).
 
-    `returned` lists the codes of refusals that also come as a task failure and keep their own meaning (want of
-    credits).
+    `returned` lists the codes that keep their own meaning, whatever their message says: refusals that also come as a
+    task failure (want of credits).
     """
     code, message = complaint_in(task) or _complaint(task)
     named = f"{code} {message}".casefold()
-    action, kind = returned.get(code, (Action.FAIL, ErrorKind.TASK_FAILED))
-    if any(word in named for word in words):
-        action, kind = Action.FAIL, ErrorKind.MODERATED
+    moderated = any(word in named for word in words)
+    unlisted = Verdict(Action.FAIL, ErrorKind.MODERATED if moderated else ErrorKind.TASK_FAILED)
+    action, kind = returned.get(code, unlisted)
     return Refusal(action, kind, code or kind.value, message or "the provider gives no reason")
 
 

@@ -22,6 +22,7 @@ from runner.providers.description import Fault, Field, Scalar
 LONGEST_NUMBER = 40  # digits; longer ones are mistakes, and costly ones
 CODES = {"duration": "B41", "count": "B44", "seed": "B45", "prompt": "B39"}
 TWINS = {"jpg": "jpeg", "jpeg": "jpg"}
+ASSET = "asset"  # the scheme of what a provider has registered
 NEVER_PUBLIC = (".localhost", ".local", ".internal")
 
 
@@ -206,11 +207,14 @@ def _urls(field: Field, written: Any, where: str, label: str) -> tuple[Any, Any]
 
 @lru_cache(maxsize=4096)
 def check_url(url: str, where: str, schemes: tuple[str, ...]) -> Fault | None:
-    """What is wrong with a URL that a provider is to read; None where nothing is (B31, B60–B63)."""
+    """What is wrong with a URL that a provider is to read; None where nothing is (B31, B49, B60–B63)."""
     scheme, colon, rest = url.partition("://")
     if not colon or not rest or any(ord(character) <= 32 or ord(character) == 127 for character in url):
         return Fault("B60", where, f"{where} is not a URL", f"write {schemes[0]}://…")
     scheme = scheme.lower()
+    if scheme not in schemes and schemes == (ASSET,):
+        message = f"{where} must hold {ASSET}:// URIs, not {scheme}:"
+        return Fault("B49", where, message, "write it under references: it is registered there before it is sent")
     if scheme == "http" and "http" not in schemes:
         return Fault("B61", where, f"{where} begins with http:, but providers read https: only", "use https")
     if scheme not in schemes:
