@@ -111,7 +111,7 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
         check_speed(options.speed, others)
         batch_ids = [added.batch_id] if added else None
         async with lanes(store, [*members, *others], batch_ids, options.until) as made:
-            yield Engine(store, made, batch_ids, frozenset(lacking), options.until, options.wait)
+            yield Engine(store, made, batch_ids, lacking, options.until, options.wait)
 
 
 def members_of(order: Order, options: RunOptions) -> list[Member]:
