@@ -31,8 +31,8 @@ class Composed:
 
     `content` is `body` as canonical JSON: compact, keys sorted, UTF-8, numbers exact. `fields` are the common fields
     after defaults, in the provider's spelling; `dropped` the defaults this model does not know or allow. `shape`
-    tells apart requests of different price or duration. With any `faults`, `content` is empty and `price` None:
-    nothing may be sent.
+    begins with the model and tells apart requests of different price or duration. With any `faults`, `content` is
+    empty and `price` None: nothing may be sent.
     """
 
     model: str
@@ -245,7 +245,7 @@ class _Draft:
             body=body,
             content=content,
             price=None if self.faults else described.price(whole),
-            shape=" ".join([f"{name}={_told(whole[name])}" for name in described.shape if name in whole]),
+            shape=" ".join([described.name, *(f"{n}={_told(whole[n])}" for n in described.shape if n in whole)]),
             fields=self.kept,
             dropped=tuple(self.dropped),
             faults=tuple(self.faults),
