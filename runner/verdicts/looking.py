@@ -21,8 +21,8 @@ COMPARED = ("duration", "aspect_ratio", "resolution", "image_url", "generation_t
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One open question: the body that was sent, and when its first byte left, by the provider's clock. `nest` names the
-    object of the body that holds its fields (empty: the body itself), `prompt` the one that holds the prompt."""
+    """One open question: the body that was sent, and when its first byte left, by the provider's clock. `nest` names
+    the object of the body that holds its fields (empty: the body itself), `prompt` the one that holds the prompt."""
 
     job_id: int
     body: str
