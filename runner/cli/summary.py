@@ -62,8 +62,9 @@ async def show_left_alone(console: Console, engine: Engine) -> None:
     for count in await engine.store.read(counts) if engine.lacking else ():
         open_jobs[count.account] += count.jobs if count.state not in SETTLED else 0
     for account, why in sorted(engine.lacking.items()):
-        if open_jobs[account]:
-            say(console, f"{account}: {open_jobs[account]} unfinished jobs are left alone: {why}")
+        if number := open_jobs[account]:
+            jobs = "1 unfinished job is" if number == 1 else f"{number} unfinished jobs are"
+            say(console, f"{account}: {jobs} left alone: {why}")
 
 
 async def show_end(console: Console, engine: Engine, code: Exit) -> None:

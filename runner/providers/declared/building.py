@@ -73,7 +73,8 @@ def _model(described: Described, name: str, found: Findings) -> Model:
     label = f"{described.name} {name}"
     submit = _submit(described.shape, shape)
     if submit.path is None:
-        found.add("B32", f"nothing says where {label} is ordered", "write submit: {path: /api/v1/…}", path)
+        hint = "write submit: {path: /api/v1/…}"
+        found.add("B32", f"nothing says where {label} is ordered", hint, Spot(path, on_key=True))
     fields = read_fields(shape, submit, path, label, found)
     return Model(
         name=name,
@@ -184,16 +185,16 @@ def _ways(described: Described, found: Findings) -> dict[str, Way]:
     ways: dict[str, Way] = {}
     first: dict[str, str] = {}
     for name, model in described.shape.models.items():
-        path, poll = (*described.path, "models", name), model.poll or described.shape.poll
+        poll, spot = model.poll or described.shape.poll, Spot((*described.path, "models", name), on_key=True)
         files = described.shape.answers.files if model.files is None else model.files
         ordered_at = _submit(described.shape, model).path
         if poll is None:
-            found.add("B32", f"nothing says where a task of {name} is asked for", "write poll: {path: …}", path)
+            found.add("B32", f"nothing says where a task of {name} is asked for", "write poll: {path: …}", spot)
         elif not files and model.unavailable is None:
-            found.add("B32", f"nothing says where the files of {name} are", "write files: under answers", path)
+            found.add("B32", f"nothing says where the files of {name} are", "write files: under answers", spot)
         elif ordered_at is not None and ways.setdefault(ordered_at, _way(poll, files)) != _way(poll, files):
             message = f"{first[ordered_at]} and {name} are ordered at one path: they must be followed in one way"
-            found.add("B10", message, "write the same poll and files for both", Spot(path, on_key=True))
+            found.add("B10", message, "write the same poll and files for both", spot)
         first.setdefault(ordered_at or "", name)
     return ways
 

@@ -28,12 +28,19 @@ INSTEAD = {
 }
 
 
-def complain(error: ValidationError, top: type[BaseModel], above: Path, found: Findings) -> None:
-    """Notes everything that `top` found wrong with what stands at `above`."""
+def complain(error: ValidationError, top: type[BaseModel], said: Any, found: Findings) -> None:
+    """Notes everything that `top` found wrong with what a whole file said."""
     for detail in error.errors(include_url=False):
-        at = (*above, *detail["loc"])
-        spot = Spot(at[:-1], on_key=True) if at[-1:] == (ON_KEY,) else Spot(at)
-        _note(detail, spot, _model_at(top, detail["loc"][:-1]), found)
+        _note(detail, _spot(detail["loc"], said), _model_at(top, detail["loc"][:-1]), found)
+
+
+def _spot(at: Path, said: Any) -> Spot:
+    """Where it stands; one value where several may be is no list in the file."""
+    if at[-1:] == (ON_KEY,):
+        return Spot(at[:-1], on_key=True)
+    for step in at[:-1]:
+        said = said[step]
+    return Spot(at[:-1] if at and isinstance(at[-1], int) and not isinstance(said, list) else at)
 
 
 def _note(detail: ErrorDetails, spot: Spot, model: type[BaseModel] | None, found: Findings) -> None:
@@ -51,11 +58,12 @@ def _note(detail: ErrorDetails, spot: Spot, model: type[BaseModel] | None, found
         found.add(_code(kind, given), f"{name} must be {WANTED[kind]}, not {_shown(given)}", _mend(kind, given), spot)
     elif kind in BOUNDS:
         key, words = BOUNDS[kind]
-        found.add("B40", f"{name} {_shown(given)} must be {words} {about[key]:,}", "", spot)
+        bound = f"{words} {about[key]:,}"
+        found.add("B40", f"{name} must be {bound}, not {_shown(given)}", f"write {bound}", spot)
     elif kind in ("too_short", "string_too_short"):
         found.add("B40", f"{name} is empty", _purpose(model, name) or "write something, or leave it out", spot)
     else:
-        found.add("B40", f"{name} {_shown(given)}: {detail['msg'].lower()}", "", spot)
+        found.add("B40", f"{name} cannot be {_shown(given)}: {detail['msg']}", _purpose(model, name), spot)
 
 
 def _unknown(spot: Spot, model: type[BaseModel] | None, found: Findings) -> None:

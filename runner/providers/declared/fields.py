@@ -111,25 +111,27 @@ def _check_neighbours(
 ) -> None:
     """What stands beside the fields (the model, constants) must not be overwritten by one of them, nor a field by a
     reference."""
-    natives = {field.native: (*path, "fields", name) for name, field in common.items()}
-    beside = {*submit.constants, submit.model_field} if submit.nest is None else {submit.model_field} - {submit.nest}
     if submit.nest is not None and submit.nest in (*submit.constants, submit.model_field):
         found.add("B10", f"{quoted(submit.nest)} is nest and stands beside it", "keep one", (*path, "submit"))
-    if submit.nest is None:
-        for native, where in _all_natives(model, natives, path):
-            if native in beside:
-                found.add("B10", f"{quoted(native)} is the model or a constant already", "keep one of the two", where)
-    for place, mode in enumerate(model.modes):
-        for role, slot in mode.references.items():
-            if slot.native in natives:
-                message = f"{quoted(slot.native)} is a field already"
-                found.add("B10", message, "keep one", (*path, "modes", place, "references", role, "native"))
+    beside = {*submit.constants, submit.model_field} if submit.nest is None else set()
+    for native, spot in _natives(model, common, path):
+        if native in beside:
+            found.add("B10", f"{quoted(native)} is the model or a constant already", "keep one of the two", spot)
+    fields = {field.native for field in common.values()}
+    for native, spot in _slots(model, path):
+        if native in fields:
+            found.add("B10", f"{quoted(native)} is a field already", "keep one of the two", spot)
 
 
-def _all_natives(model: ModelShape, natives: Mapping[str, Path], path: Path) -> Iterable[tuple[str, Path]]:
-    yield from natives.items()
-    yield from ((name, (*path, "params", name)) for name in model.params)
+def _natives(model: ModelShape, common: Mapping[str, Field], path: Path) -> Iterable[tuple[str, Spot]]:
+    yield from ((field.native, Spot((*path, "fields", name), on_key=True)) for name, field in common.items())
+    yield from ((name, Spot((*path, "params", name), on_key=True)) for name in model.params)
     for place, mode in enumerate(model.modes):
-        yield from ((name, (*path, "modes", place, "sends", name)) for name in mode.sends)
+        yield from ((name, Spot((*path, "modes", place, "sends", name), on_key=True)) for name in mode.sends)
+    yield from _slots(model, path)
+
+
+def _slots(model: ModelShape, path: Path) -> Iterable[tuple[str, Spot]]:
+    for place, mode in enumerate(model.modes):
         for role, slot in mode.references.items():
-            yield slot.native, (*path, "modes", place, "references", role, "native")
+            yield slot.native, Spot((*path, "modes", place, "references", role, "native"))

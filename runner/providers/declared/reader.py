@@ -57,7 +57,7 @@ def _described(value: Any, file: str, found: Findings) -> list[Described]:
     try:
         File.model_validate(said)
     except ValidationError as error:
-        complain(error, File, (), found)
+        complain(error, File, said, found)
         wrong = {at[1] for detail in error.errors() if len(at := detail["loc"]) > 1 and at[0] == "providers"}
     entries = said.get("providers")
     return [
