@@ -155,7 +155,7 @@ class Settings:
             if found.in_file and (key is None or not key.in_file):
                 notes = (*notes, f"{name} in .env is not used: the key does not come from the same file")
                 continue
-            wrong = _flaw(found.value)
+            wrong = flaw(found.value)
             problem = Problem("", f"{name} is {wrong}", "write https://host, with a path before /api/v1 if any")
             return ("", problem, notes) if wrong else (_trimmed(found.value), None, notes)
         return _trimmed(wanted.base_url), None, notes
@@ -211,7 +211,7 @@ def _read_dotenv(path: Path) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items() if value}
 
 
-def _flaw(url: str) -> str | None:
+def flaw(url: str) -> str | None:
     """What is wrong with a base URL, in words that follow its name; None where nothing is."""
     try:
         parts = urlsplit(url)

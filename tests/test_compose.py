@@ -471,6 +471,12 @@ def test_what_costs_differently_has_another_shape() -> None:
     assert video().price is None
 
 
+def test_two_models_never_share_a_shape() -> None:
+    """Prices are learned by provider and shape: one model's must not be taken for another's."""
+    shapes = {compose(HAPPYHORSE, model.name, {"prompt": "a hat"}).shape for model in HAPPYHORSE.models}
+    assert len(shapes) == len(HAPPYHORSE.models)
+
+
 def test_a_documented_default_has_the_same_shape_as_when_it_is_written() -> None:
     assert video({"duration": 5, "resolution": "720p", "audio": True, "quality": "standard"}).shape == video().shape
     assert video().shape == (

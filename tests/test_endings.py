@@ -69,7 +69,7 @@ async def test_a_run_without_the_key_ends_over_a_file_that_nobody_fetches(tmp_pa
             await until(lambda: bool(engine.tallies) and engine.tallies[0].of(State.DOWNLOADING) == 1)
             engine.stop.set()
             await work
-        lacking = frozenset({"seedance2ai"} if told else ())
+        lacking = {"seedance2ai": "no key"} if told else {}
         async with open_store(s.db, s.clock, own=True) as store, asyncio.timeout(LIMIT):
             assert await Engine(store, [], None, lacking).run() is Exit.PAUSED
         assert states(await s.jobs()) == ["downloading"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transcripts
 from hypothesis import given
 from hypothesis import strategies as st
 from transcripts import (
@@ -300,17 +301,33 @@ def test_a_provider_cannot_write_to_the_terminal() -> None:
 # --- providers are found, not listed
 
 SIXTH = """
-from runner.exchange import Accepted
+from runner.exchange import Accepted, Phase, Report
 from runner.providers.description import Field, Model, Provider
 
 async def submit(ask, path, content, key):
     return Accepted((await ask("POST", path, content=content)).data["id"])
 
 async def poll(ask, path, known_id):
-    raise AssertionError("not asked here")
+    status = (await ask("GET", f"/api/v1/one/{known_id}")).data["status"]
+    return Report(known_id, Phase.DONE if status == "done" else Phase.GOING, status)
 
 MODEL = Model("one", "image", "/api/v1/one", {"prompt": Field("text", required=True)}, extension="png")
 PROVIDER = Provider("sixth-one", "https://sixth.example", (MODEL,), submit, poll, guarantee="at most once")
+"""
+
+
+ITS_TRANSCRIPT = """
+- name: an order
+  call: submit
+  job: {model: one, fields: {prompt: a hat}}
+  request: {method: POST, path: /api/v1/one, body: '{"text": "a hat"}'}
+  reply: {status: 200, body: '{"id": "t"}'}
+  means: {accepted: t}
+- name: a question
+  call: {poll: t}
+  request: {method: GET, path: /api/v1/one/t}
+  reply: {status: 200, body: '{"status": "going"}'}
+  means: {report: {phase: going, status: going}}
 """
 
 
@@ -334,6 +351,14 @@ async def test_a_sixth_provider_is_one_file(tmp_path: Path, monkeypatch: pytest.
     assert outcome == Accepted("t")
     with pytest.raises(AssertionError, match=r"tests/providers/sixth-one\.yaml"):
         test_every_provider_has_a_transcript("sixth-one")
+    (tmp_path / "sixth-one.yaml").write_text(ITS_TRANSCRIPT, encoding="utf-8")
+    monkeypatch.setattr(transcripts, "TRANSCRIPTS", tmp_path)
+    test_every_provider_has_a_transcript("sixth-one")
+    mine = [entry for provider, entry in (p.values for p in entries()) if provider is sixth]
+    assert len(mine) == 2
+    for entry in mine:
+        await test_a_transcript(sixth, entry)
+        await test_a_transcript_over_http(sixth, entry)
 
 
 @pytest.mark.usefixtures("_looked_afresh")

@@ -671,6 +671,17 @@ def test_a_fact_that_contradicts_excludes(fields: dict[str, Any], facts: dict[st
     assert found([question(1, **fields)], [task("t", "a cat", 1, **facts)]) == ({1: "t"} if ours else {})
 
 
+def test_a_prompt_is_found_where_the_order_has_it() -> None:
+    """Some providers want their fields in an object of their own, and call the prompt something else."""
+    nested = json.dumps({"model": "sd2", "wish": {"text": "a cat", "duration": 5}})
+    asked = Question(1, nested, NOW, "wish", "text")
+    assert found([asked], [task("t", "a cat", 1)]) == {1: "t"}
+    assert found([asked], [task("t", "a dog", 1)]) == {}
+    assert found([asked], [task("t", "a cat", 1, duration=10)]) == {}
+    assert found([asked], [task("t", "a cat", 1, model="another")]) == {}
+    assert found([Question(1, nested, NOW, "elsewhere", "text")], [task("t", "a cat", 1)]) == {}
+
+
 @pytest.mark.parametrize(("at", "ours"), [(-5, True), (-5.000001, False), (0, True), (86_400, True), (None, False)])
 def test_a_task_from_before_our_brink_is_somebody_elses(at: float | None, ours: bool) -> None:
     assert found([question(1)], [task("t", "a cat", at)]) == ({1: "t"} if ours else {})

@@ -14,7 +14,7 @@ from runner.engine import Lane
 from runner.errors import InputError
 from runner.lifecycle.desk import Desk
 from runner.manifest import Manifest, ProviderEntry
-from runner.problems import suggestion
+from runner.problems import quoted, suggestion
 from runner.providers import registry
 from runner.settings import Credentials, Settings, Wanted, fingerprint
 from runner.store import Store, facts
@@ -37,20 +37,30 @@ def of_manifest(manifest: Manifest, names: Iterable[str], settings: Settings) ->
     return [Member(entry, found[entry.name]) for entry in entries]
 
 
-def of_queue(rows: Sequence[AccountRow], settings: Settings, known: Iterable[str]) -> tuple[list[Member], list[str]]:
-    """The further accounts of a queue, for whose paid tasks the run also looks; and those whose key is not at hand."""
+def of_queue(
+    rows: Sequence[AccountRow], settings: Settings, known: Iterable[str]
+) -> tuple[list[Member], dict[str, str]]:
+    """The further accounts of a queue, for whose paid tasks the run also looks; and those it must leave alone, with the
+    reason: their key is not at hand, or nobody says how their provider is spoken to."""
     members: list[Member] = []
-    lacking: list[str] = []
+    lacking: dict[str, str] = {}
     for row in rows:
         if row.name in set(known):
             continue
+        if row.provider not in registry():
+            lacking[row.name] = unknown_provider(row.provider)
+            continue
         try:
             credentials = settings.one(_wanted(row.name, row.provider))
-        except InputError:
-            lacking.append(row.name)
+        except InputError as error:
+            lacking[row.name] = error.message
             continue
         members.append(Member(_entry(row), credentials))
     return members, lacking
+
+
+def unknown_provider(name: str) -> str:
+    return f"the provider {quoted(name)} is not known here; if a file describes it, name that with --providers"
 
 
 def _wanted(name: str, provider: str) -> Wanted:

@@ -35,6 +35,10 @@ class Common:
     ] = 0
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), help="Say nothing but errors.")] = False
     no_progress: Annotated[bool, Parameter(name="--no-progress", help="Show no progress display.")] = False
+    providers: Annotated[
+        str, Parameter(name="--providers", env_var="RUNNER_PROVIDERS", metavar="FILE",
+                       help="A YAML file that describes further providers (see: runner providers --example)."),
+    ] = ""  # fmt: skip
     log_file: Annotated[
         Path | None, Parameter(name="--log-file", help="Append the whole log to this file, as lines of JSON.")
     ] = None
@@ -85,7 +89,7 @@ COMMANDS = {
     },
     "Help": {
         "providers": "Show providers, models, fields, limits, prices, and what is guaranteed.",
-        "schema": "Print the JSON Schema of a manifest, for editors.",
+        "schema": "Print the JSON Schema of a manifest, or of a file of providers, for editors.",
         "sandbox": "Serve the pretend providers, to try things out.",
     },
 }

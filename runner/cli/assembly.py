@@ -122,7 +122,7 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
             lanes(store, everyone, batch_ids, options.until, options.leave) as made,
             _called_back(store, made, options.callback),
         ):
-            yield Engine(store, made, batch_ids, frozenset(lacking), options.until, options.wait)
+            yield Engine(store, made, batch_ids, lacking, options.until, options.wait)
 
 
 @asynccontextmanager

@@ -70,6 +70,7 @@ def _parse_and_run(words: list[str]) -> int:
 
     with log.opened(common.verbosity, common.log_file):
         try:
+            _declare(common)
             return _run(command, bound)
         except KeyboardInterrupt:
             return _interrupted()
@@ -79,6 +80,18 @@ def _parse_and_run(words: list[str]) -> int:
             return _end(_translated(group), as_data=bool(bound.arguments.get("json")))
         except Exception as error:
             return _end(_translated(error), as_data=bool(bound.arguments.get("json")))
+
+
+def _declare(common: Common) -> None:
+    """The providers that the person describes are known before any command looks for one. Raises InputError for a file
+    with something wrong in it: nothing is opened, written or sent then, whatever the command."""
+    from runner.providers import declare, registry
+
+    declare()
+    if common.providers:
+        from runner.providers.declared.reader import read_providers
+
+        declare(read_providers(Path(common.providers), list(registry())))
 
 
 def _show(command: Callable[..., Any], bound: inspect.BoundArguments) -> int:

@@ -17,6 +17,7 @@ def providers(
     name: Annotated[str | None, Parameter(help="Show this one in full.", metavar="NAME")] = None,
     /,
     *,
+    example: Annotated[bool, Parameter(help="Print an example of a file for --providers, with its format.")] = False,
     json: Json = False,
     common: Common = EVERYDAY,
 ) -> int:
@@ -24,6 +25,8 @@ def providers(
 
     Its key goes into the environment as NAME_API_KEY, for example SEEDANCE2AI_API_KEY.
     """
+    if example:
+        return _print_example()
     from runner.providers import registry
     from runner.providers.describe import describe
 
@@ -40,11 +43,20 @@ def providers(
     return 0
 
 
+def _print_example() -> int:
+    from runner.providers.declared.reader import EXAMPLE
+
+    output.emit(EXAMPLE.read_text(encoding="utf-8"))
+    return 0
+
+
 def _print_all(described: Iterable[Mapping[str, Any]]) -> None:
     from runner.settings import variable
 
     for provider in described:
-        output.line(f"{provider['name']}  ({provider['base_url']}; key: {variable(provider['name'], 'API_KEY')})")
+        key = variable(provider["name"], "API_KEY")
+        source = f"; described in {provider['described_in']}" if provider["described_in"] else ""
+        output.line(f"{provider['name']}  ({provider['base_url']}; key: {key}{source})")
         rows = [(f"  {each['name']}", each["renders"], each["price"], _usable(each)) for each in provider["models"]]
         output.emit(output.table(("  model", "renders", "price", ""), rows))
         output.line(f"  limits: {_limits(provider)}")
@@ -67,6 +79,7 @@ def _print_one(provider: Mapping[str, Any]) -> None:
     facts = [
         ("provider", provider["name"]), ("key", variable(provider["name"], "API_KEY")),
         ("address", f"{provider['base_url']} (or {variable(provider['name'], 'BASE_URL')})"),
+        ("described in", provider["described_in"] or ""), ("documentation", provider["documentation"] or ""),
         ("limits", _limits(provider)),
         ("after a lost answer", provider["guarantee"]), ("local files", _hosting(provider)),
         *(("assumed", assumption) for assumption in provider["assumptions"]),

@@ -18,6 +18,7 @@ from runner.clock import Clock
 from runner.errors import InputError
 from runner.ledger import as_text
 from runner.sandbox import BadOptions, Options, Sandbox, serve
+from runner.sandbox.providers import known as pretended
 from runner.settings import Settings, variable
 from runner.store import facts, read_store
 from runner.store.queries import sums
@@ -37,6 +38,7 @@ async def rehearse(
 ) -> int:
     """Runs the manifest on pretend providers on this machine: real requests, real files, no key, no credit."""
     order = read_order(manifest)
+    _check_pretended(order)
     place = (folder or Path("rehearsal") / order.manifest.batch).absolute()
     queue = place / "runner.db"
     place.mkdir(parents=True, exist_ok=True)
@@ -50,6 +52,15 @@ async def rehearse(
         code = await perform(order, run, common, yes=True)
         await _compare(order, sandbox, queue, place)
     return int(code)
+
+
+def _check_pretended(order: Order) -> None:
+    """Raises InputError where a provider has no pretend one, before anything is written."""
+    used = {order.manifest.account(name).uses for name in order.survey.accounts_used()}
+    if missing := sorted(used - pretended().keys()):
+        names = ", ".join(missing)
+        hint = f"rehearse the jobs of the others: {', '.join(pretended())}"
+        raise InputError(f"there is no pretend provider for {names}: it cannot be rehearsed", hint)
 
 
 async def _anchor(queue: Path) -> float:

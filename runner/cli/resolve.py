@@ -194,7 +194,9 @@ def _credentials(work: Work) -> tuple[Provider, Credentials]:
 
     provider = registry().get(work.provider)
     if provider is None:
-        raise InputError(f"this version does not know the provider {quoted(work.provider)}")
+        from runner.cli.accounts import unknown_provider
+
+        raise InputError(unknown_provider(work.provider), "without it nobody can be asked about the task")
     found = Settings.read(Path.cwd()).one(Wanted(work.account, provider.name, provider.base_url))
     log.keep(found.key)
     for note in found.notes:

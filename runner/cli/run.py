@@ -26,7 +26,7 @@ from runner.cli.assembly import (
     work,
 )
 from runner.cli.progress import shown
-from runner.cli.summary import say, show_end, show_plan
+from runner.cli.summary import say, show_end, show_left_alone, show_plan
 from runner.client.callbacks import CallbackPlace
 from runner.engine import Exit, until_next
 from runner.errors import InputError
@@ -98,6 +98,8 @@ async def perform(order: Order | None, options: RunOptions, common: Common, *, y
             show_plan(console, plan)
         _agree(console, plan, yes=yes)
     async with prepared(order, options, clock) as engine:
+        if not common.quiet:
+            await show_left_alone(console, engine)
         async with shown(engine, console, progress=not common.no_progress and not common.quiet):
             code = await work(engine)
         if not common.quiet:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 
 from runner.engine import Engine, Exit
-from runner.jobs import State
+from runner.jobs import SETTLED, State
 from runner.ledger import as_text
 from runner.plan import Bill, Plan
 from runner.providers import registry
-from runner.store.queries import sums
+from runner.store.queries import counts, sums
 
 ENDS = {
     Exit.DONE: "all done",
@@ -52,6 +54,17 @@ def _price(bill: Bill) -> str:
     if bill.unpriced:
         words.append(f"{bill.unpriced} without a known price")
     return ", ".join(words)
+
+
+async def show_left_alone(console: Console, engine: Engine) -> None:
+    """Unfinished jobs of the queue that this run cannot move, and why."""
+    open_jobs: Counter[str] = Counter()
+    for count in await engine.store.read(counts) if engine.lacking else ():
+        open_jobs[count.account] += count.jobs if count.state not in SETTLED else 0
+    for account, why in sorted(engine.lacking.items()):
+        if number := open_jobs[account]:
+            jobs = "1 unfinished job is" if number == 1 else f"{number} unfinished jobs are"
+            say(console, f"{account}: {jobs} left alone: {why}")
 
 
 async def show_end(console: Console, engine: Engine, code: Exit) -> None:

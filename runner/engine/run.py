@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -21,7 +21,8 @@ CHECK_EVERY = 0.5  # wall seconds between two looks whether the run is over, at 
 
 @dataclass(slots=True)
 class Engine:
-    """`lacking`: accounts of the queue whose key this run does not have; their jobs are left alone.
+    """`lacking`: accounts of the queue whose jobs this run leaves alone, and why: it does not have their key, or does
+    not know their provider.
 
     `stop` ends the run from outside. `tallies` is refreshed while it works, for whoever shows progress.
     """
@@ -29,7 +30,7 @@ class Engine:
     store: Store
     lanes: Sequence[Lane]
     batch_ids: Sequence[int] | None
-    lacking: frozenset[str] = frozenset()
+    lacking: Mapping[str, str] = field(default_factory=dict)
     until: datetime | None = None
     wait: bool = True
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,8 +93,9 @@ class Engine:
 
     def _hindrances(self) -> Hindrances:
         now = self.store.clock.now()
+        served = {lane.desk.account for lane in self.lanes}
         return Hindrances(
-            lacking=self.lacking | ({t.account for t in self.tallies} - {lane.desk.account for lane in self.lanes}),
+            lacking=self.lacking.keys() | ({tally.account for tally in self.tallies} - served),
             stopped={row.name for row in self.accounts if row.stopped},
             paused={row.name for row in self.accounts if row.probes},
             beyond_budget={lane.desk.account for lane in self.lanes if lane.beyond_budget},

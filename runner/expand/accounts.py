@@ -12,6 +12,8 @@ from runner.manifest.places import Spot
 from runner.problems import quoted, suggestion
 from runner.providers.description import Fault, Provider
 
+DESCRIBED = "; one that a file of yours describes: --providers FILE"
+
 
 class Accounts:
     """The accounts of one manifest, by name. An account that no entry describes is called after its provider."""
@@ -55,13 +57,13 @@ class Accounts:
         provider = self._registry.get(self._manifest.account(name).uses)
         if provider is not None:
             return provider
-        hint = suggestion(name, self._names, "providers")
+        hint = suggestion(name, self._names, "providers") + DESCRIBED
         return Fault("B34", "provider", f"no provider is called {quoted(name)}", hint)
 
     def _check_entry(self, name: str, entry: ProviderEntry, found: Findings) -> None:
         known = tuple(self._registry)
         if entry.uses not in self._registry:
-            hint = suggestion(entry.uses, known, "providers") + "; a second account: {uses: seegen}"
+            hint = suggestion(entry.uses, known, "providers") + "; a second account: {uses: seegen}" + DESCRIBED
             spot = Spot(("providers", name, "uses")) if entry.uses != name else Spot(("providers", name), on_key=True)
             found.add("B34", f"no provider is called {quoted(entry.uses)}", hint, spot)
         elif name in self._registry and entry.uses != name:

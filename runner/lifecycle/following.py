@@ -130,7 +130,10 @@ async def page(desk: Desk, number: int) -> Page | Refusal:
 
 
 def _wants_asking(desk: Desk, work: Work, report: Report) -> bool:
-    """Whether the list's word is not enough: an end without its files or its cost, or a copy that may be stale."""
+    """Whether the list's word is not enough: no status, an end without its files or its cost, or a
+    copy that may be stale."""
+    if not report.status:
+        return True
     if report.phase is Phase.GOING:
         began = work.standing.accepted_at or work.created_at
         return desk.now() - desk.asked_alone.get(work.id, began) > ALONE_EVERY

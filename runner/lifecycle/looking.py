@@ -92,7 +92,11 @@ async def _searched(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> dict[int
 def _question(desk: Desk, work: Work) -> Question:
     """When it was sent, by the provider's clock: asked only after an answer has told how that differs from ours."""
     assert work.attempt is not None
-    return Question(work.id, work.attempt.body, _brink(work) + timedelta(seconds=desk.line.skew))
+    since = _brink(work) + timedelta(seconds=desk.line.skew)
+    model = desk.provider.model(work.model)
+    if model is None or "prompt" not in model.fields:
+        return Question(work.id, work.attempt.body, since)
+    return Question(work.id, work.attempt.body, since, model.nest, model.fields["prompt"].native)
 
 
 def _brink(work: Work) -> datetime:

@@ -39,6 +39,19 @@ class Document:
     source: Source
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a message speaks of the file: what it is, and what to do instead of long lists, shared parts, includes."""
+
+    noun: str = "a manifest"
+    long: str = "write long lists as rows: FILE.csv"
+    shared: str = "write what all jobs share under defaults:"
+    include: str = "keep rows in a table: rows: FILE.csv"
+
+
+MANIFEST = Words()
+
+
 @dataclass(slots=True)
 class _Anchor:
     """A named value: how many values it unfolds to, and how many levels deep it is (None while it is still open)."""
@@ -48,13 +61,14 @@ class _Anchor:
     depth: int | None
 
 
-def read_document(text: str, file: str) -> Document:
-    """The one document of a manifest's text. `value` is None where there is nothing but comments.
+def read_document(text: str, file: str, words: Words = MANIFEST) -> Document:
+    """The one document of the text of a manifest, or of what `words` speak of. `value` is None where there is nothing
+    but comments.
 
     Raises InputError with every problem found (B08–B18, B26, B30).
     """
     source = Source(text, file)
-    builder = _Builder(source)
+    builder = _Builder(source, words)
     try:
         value = builder.read()
     except _Stop:
@@ -72,8 +86,9 @@ class _Stop(Exception):
 
 
 class _Builder:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, words: Words) -> None:
         self.source = source
+        self.words = words
         self.problems: list[Problem] = []
         self._next: Callable[[], Any] = iter(()).__next__
         self._anchors: dict[str, _Anchor] = {}
@@ -100,7 +115,8 @@ class _Builder:
         self._next()  # the document's end
         second = self._next()
         if not isinstance(second, yaml.StreamEndEvent):
-            self._problem("B11", "a second document starts here", "a manifest is one document: split the file", second)
+            hint = f"{self.words.noun} is one document: split the file"
+            self._problem("B11", "a second document starts here", hint, second)
         return value
 
     def _value(self, event: Any, depth: int) -> Value:
@@ -161,7 +177,7 @@ class _Builder:
         key = self._value(event, depth + 1)
         if isinstance(key, str):
             if key == "<<" and not event.style:
-                self._problem("B17", "merge keys (<<) are not read", "write what all jobs share under defaults:", event)
+                self._problem("B17", "merge keys (<<) are not read", self.words.shared, event)
             return key
         if isinstance(key, Bare):
             hint = f'write "{key.text}" if it is meant as text'
@@ -173,7 +189,7 @@ class _Builder:
     def _alias(self, event: Any, depth: int) -> Value:
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
-            self._stop("B14", f"more than {MAX_ALIASES:,} aliases", "write long lists as rows: FILE.csv", event)
+            self._stop("B14", f"more than {MAX_ALIASES:,} aliases", self.words.long, event)
         anchor = self._anchors.get(event.anchor)
         if anchor is None:
             near = nearest(event.anchor, self._anchors)
@@ -197,26 +213,32 @@ class _Builder:
         self._values += 1
         if self._values > MAX_VALUES:
             counts = f"more than {MAX_VALUES:,} values with {self._aliases:,} aliases unfolded"
-            self._stop("B14", counts, "write long lists as rows: FILE.csv", event)
+            self._stop("B14", counts, self.words.long, event)
 
     def _refuse_signs(self) -> None:
         """Control characters; and line separators, which YAML 1.2 reads as text and the parser as line breaks."""
         for sign in chain(CONTROL.finditer(self.source.text), _LINE_SEPARATOR.finditer(self.source.text)):
-            message = f"{_named(sign[0])} is not allowed in a manifest"
+            message = f"{_named(sign[0])} is not allowed in {self.words.noun}"
             self._note(Problem("B26", message, "remove it", self.source.at(sign.start())))
         if self.problems:
             raise _Stop
 
     def _refuse_directives(self, start: Any) -> None:
         if start.tags:
-            self._problem("B13", "%TAG: a manifest has no tags", "remove the line", start)
+            self._problem("B13", f"%TAG: {self.words.noun} has no tags", "remove the line", start)
         if start.version not in (None, (1, 2)):
             version = ".".join(str(part) for part in start.version)
-            self._problem("B13", f"%YAML {version}: a manifest is read as YAML 1.2", "remove the line", start)
+            self._problem("B13", f"%YAML {version}: {self.words.noun} is read as YAML 1.2", "remove the line", start)
 
     def _refuse_tag(self, event: Any) -> None:
         tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-        self._problem("B13", f"the tag {quoted(tag)} is refused: a manifest holds data only", _instead(tag), event)
+        message = f"the tag {quoted(tag)} is refused: {self.words.noun} holds data only"
+        self._problem("B13", message, self._instead(tag), event)
+
+    def _instead(self, tag: str) -> str:
+        if tag.startswith("!!python"):
+            return "write the value itself"
+        return self.words.include if "include" in tag else "quote what is meant as text; write the rest plainly"
 
     def _twice(self, key: str, first: Any, event: Any) -> None:
         where = f"{first.line + 1}:{first.column + 1}"
@@ -235,11 +257,3 @@ class _Builder:
 
 def _named(sign: str) -> str:
     return f"U+{ord(sign):04X}"
-
-
-def _instead(tag: str) -> str:
-    if tag.startswith("!!python"):
-        return "write the value itself"
-    if "include" in tag:
-        return "keep rows in a table: rows: FILE.csv"
-    return "quote what is meant as text; write the rest plainly"

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from runner.errors import InputError, Place, Problem
-from runner.manifest.document import MAX_BYTES, read_document
+from runner.manifest.document import MANIFEST, MAX_BYTES, Words, read_document
 from runner.manifest.grammar import VERSION
 from runner.manifest.model import Manifest
 from runner.manifest.places import Source
@@ -21,8 +21,8 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises InputError with every problem and its place; nothing is written, nothing is sent.
     """
-    data = _read_bytes(path)
-    document = read_document(_decode(data, str(path)), str(path))
+    data = read_bytes(path)
+    document = read_document(decode(data, str(path)), str(path))
     content = read_content(document)
     return Manifest(
         path=path,
@@ -40,8 +40,9 @@ def read_manifest(path: Path) -> Manifest:
     )
 
 
-def _read_bytes(path: Path) -> bytes:
-    """At most MAX_BYTES. Opened without waiting, so that a pipe or a device is refused rather than read."""
+def read_bytes(path: Path, words: Words = MANIFEST) -> bytes:
+    """At most MAX_BYTES, else InputError (B01–B03, B19). Opened without waiting, so that a pipe or a device is refused
+    rather than read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
@@ -55,14 +56,14 @@ def _read_bytes(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        hint = "keep long lists in a table: rows: FILE.csv"
         size = f"{status.st_size / 1_048_576:,.1f} MiB"
-        raise _refuse(path, "B19", f"{size} are more than the {MAX_BYTES // 1_048_576} MiB a manifest may have", hint)
+        most = f"{MAX_BYTES // 1_048_576} MiB {words.noun} may have"
+        raise _refuse(path, "B19", f"{size} are more than the {most}", words.long)
     return data
 
 
-def _decode(data: bytes, name: str) -> str:
-    """UTF-8, with or without a byte order mark."""
+def decode(data: bytes, name: str) -> str:
+    """UTF-8, with or without a byte order mark; else InputError (B26)."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -87,4 +88,4 @@ def _similar(path: Path) -> str:
     manifests = [name for name in names if name.endswith((".yaml", ".yml"))]
     if near:
         return f"did you mean {quoted(path.parent / near)}?"
-    return f"manifests there: {', '.join(manifests[:5])}" if manifests else "there is no .yaml file in that folder"
+    return f"YAML files there: {', '.join(manifests[:5])}" if manifests else "there is no .yaml file in that folder"

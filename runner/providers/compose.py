@@ -31,8 +31,8 @@ class Composed:
 
     `content` is `body` as canonical JSON: compact, keys sorted, UTF-8, numbers exact. `fields` are the common fields
     after defaults, in the provider's spelling; `dropped` the defaults this model does not know or allow. `shape`
-    tells apart requests of different price or duration among all that the provider takes, whatever their model. With
-    any `faults`, `content` is empty and `price` None: nothing may be sent.
+    begins with the model and tells apart requests of different price or duration. With any `faults`, `content` is
+    empty and `price` None: nothing may be sent.
     """
 
     model: str

@@ -19,6 +19,8 @@ def describe(provider: Provider) -> Described:
     return {
         "name": provider.name,
         "base_url": provider.base_url,
+        "described_in": provider.source or None,
+        "documentation": provider.documentation or None,
         "models": [_model(model) for model in provider.models],
         "limits": [str(window) for window in provider.windows],
         "idempotency_header": provider.idempotency_header,

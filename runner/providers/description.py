@@ -230,7 +230,8 @@ class Provider:
     `idempotency_header` is the name of its key header, None where it honours none: then a lost answer can only be
     looked into (`history`, one page of its own list, newest first) or be held. `key_window` is how long (seconds) we
     trust it to know a key. `windows` are the documented request limits (polls included). `guarantee` is the promise
-    that may be printed, `assumptions` what it and the reading of answers rest on.
+    that may be printed, `assumptions` what it and the reading of answers rest on. `source` names the file of a provider
+    that a person described (empty for a shipped one), `documentation` what that person described it from.
     """
 
     name: str
@@ -249,6 +250,8 @@ class Provider:
     refunds_failures: bool = False
     assumptions: tuple[str, ...] = ()
     url_schemes: tuple[str, ...] = ("https",)
+    source: str = ""
+    documentation: str = ""
 
     @property
     def keyed(self) -> bool:

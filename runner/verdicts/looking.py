@@ -29,11 +29,20 @@ COMPARED = ("duration", "aspect_ratio", "resolution", "image_url", "generation_t
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One open question: the body that was sent, and when its first byte left, by the provider's clock."""
+    """One open question: the body that was sent, and when its first byte left, by the provider's clock. `nest` names
+    the object of the body that holds its fields (empty: the body itself), `prompt` the one that holds the prompt."""
 
     job_id: int
     body: str
     since: datetime
+    nest: str = ""
+    prompt: str = "prompt"
+
+    def asked(self) -> Mapping[str, Any]:
+        """What was asked for, by native name."""
+        body: dict[str, Any] = json.loads(self.body)
+        inner = body.get(self.nest)
+        return {**body, **inner} if isinstance(inner, dict) else body
 
 
 def identify(
@@ -81,8 +90,8 @@ def _pair(
 
 
 def _fits(question: Question, task: Listed, same_model: Callable[[str, str], bool], tolerance: timedelta) -> bool:
-    body: Mapping[str, Any] = json.loads(question.body)
-    if task.created_at is None or task.prompt is None or task.prompt != body.get("prompt"):
+    body = question.asked()
+    if task.created_at is None or task.prompt is None or task.prompt != body.get(question.prompt):
         return False
     if task.created_at < question.since - tolerance:
         return False
