@@ -183,9 +183,15 @@ class Answer:
     task_id: str | None = None
 
 
+THUMBNAILS = 1_000_000  # what is added to an output's number to number its thumbnail
+
+
 @dataclass(frozen=True, slots=True)
 class OutputRow:
-    """One file of a job. While `url` stands it is wanted; once published it has `path`, `size`, `sha256` and no URL."""
+    """One file of a job, numbered as its provider numbers it: one that came late, or not at all, moves no other.
+
+    While `url` stands it is wanted; once published it has `path`, `size`, `sha256` and no URL.
+    """
 
     index: int
     url: str | None

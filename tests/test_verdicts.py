@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from runner.errors import ErrorKind
 from runner.exchange import Accepted, Action, Listed, Phase, Refusal, Report, ResultFile
-from runner.jobs import TERMINAL, Change, Event, Failure, Standing, State
+from runner.jobs import TERMINAL, THUMBNAILS, Change, Event, Failure, Standing, State
 from runner.ledger import Bill, EntryKind, reserve
 from runner.verdicts.looking import TOLERANCE, Question, identify
 from runner.verdicts.polling import (
@@ -400,7 +400,10 @@ def test_whatever_a_provider_says_of_a_task_the_job_and_its_bill_stay_sound(
 def test_a_completed_task_is_fetched() -> None:
     change = after_poll(asked(), DONE)
     assert (change.event, change.standing.state) == (Event.FINISHED, State.DOWNLOADING)
-    assert [(o.index, o.url, o.thumbnail) for o in change.outputs] == [(0, "https://a", False), (1, "https://b", True)]
+    assert [(o.index, o.url, o.thumbnail) for o in change.outputs] == [
+        (0, "https://a", False),
+        (THUMBNAILS + 1, "https://b", True),
+    ]
     assert not change.standing.unsettled
 
 
@@ -685,3 +688,12 @@ def test_a_prompt_is_found_where_the_order_has_it() -> None:
 @pytest.mark.parametrize(("at", "ours"), [(-5, True), (-5.000001, False), (0, True), (86_400, True), (None, False)])
 def test_a_task_from_before_our_brink_is_somebody_elses(at: float | None, ours: bool) -> None:
     assert found([question(1)], [task("t", "a cat", at)]) == ({1: "t"} if ours else {})
+
+
+@pytest.mark.parametrize("promised", [True, False])
+def test_a_cost_that_no_answer_tells_stays_open_only_where_a_refund_is_promised(promised: bool) -> None:
+    standing, bill = ended(State.FAILED), Bill(charged=PRICE)
+    for _ in SETTLE_AFTER:
+        poll = replace(asked(standing, bill=bill), promised=promised)
+        standing = after_settling(poll, said(Phase.FAILED)).standing
+    assert (standing.unsettled, standing.settle_at) == (promised, None)

@@ -132,7 +132,7 @@ class Desk:
         assert attempt is not None, "a followed job has an attempt"
         return Poll(
             work.id, claim.lease, work.standing, attempt.bill, attempt.priced, max(self.poll_interval, self.every),
-            self.timeout, claim.request, self.now(), self.random(),
+            self.timeout, claim.request, self.now(), self.random(), self.provider.refunds_failures,
         )  # fmt: skip
 
     async def surely(self, work: Coroutine[Any, Any, None]) -> None:

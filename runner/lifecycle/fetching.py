@@ -13,7 +13,7 @@ from runner.downloads import DiskTrouble, FreshUrl, Later, Published, Refused, W
 from runner.downloads.outcomes import Outcome
 from runner.errors import ErrorKind
 from runner.expand.keys import parse_spec
-from runner.jobs import Change, Event, Failure, OutputRow, Standing, State
+from runner.jobs import THUMBNAILS, Change, Event, Failure, OutputRow, Standing, State
 from runner.ledger import as_text
 from runner.lifecycle.desk import Desk
 from runner.limits import backoff
@@ -55,7 +55,8 @@ def _numbered(output: str, row: OutputRow) -> str:
     """The first file bears the name itself, further ones `-2`, `-3`; a thumbnail stands beside them."""
     path = PurePosixPath(output)
     mark = "-thumbnail" if row.thumbnail else ""
-    number = f"-{row.index + 1}" if row.index else ""
+    index = row.index % THUMBNAILS
+    number = f"-{index + 1}" if index else ""
     return str(path.with_name(f"{path.stem}{number}{mark}{path.suffix}"))
 
 

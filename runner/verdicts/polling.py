@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from runner.errors import ErrorKind
 from runner.exchange import Action, Phase, Refusal, Report
-from runner.jobs import Change, Event, Failure, OutputRow, Standing, State
+from runner.jobs import THUMBNAILS, Change, Event, Failure, OutputRow, Standing, State
 from runner.ledger import Bill, Entry, as_text, settle
 from runner.limits import backoff
 from runner.verdicts.submission import failure_of
@@ -29,7 +29,8 @@ NOT_CHARGED = frozenset({Action.CREDITS, Action.SLOT, Action.STOP, Action.STOP_M
 @dataclass(frozen=True, slots=True)
 class Poll:
     """One question about one task. `every` is the least time until the next one; `timeout` the age at which the task
-    is overdue; `priced` the exact documented price, if there is one."""
+    is overdue; `priced` the exact documented price, if there is one; `promised`: failed tasks are documented to be
+    refunded."""
 
     job_id: int
     lease: int
@@ -41,6 +42,7 @@ class Poll:
     request: int | None
     now: datetime
     spread: float = 0.0
+    promised: bool = False
 
 
 def after_poll(poll: Poll, answer: Report | Refusal) -> Change:
@@ -96,7 +98,7 @@ def _finished(poll: Poll, report: Report) -> Change:
         finished_at=poll.standing.finished_at or poll.now, unsettled=unsettled,
         settle_at=poll.now + SETTLE_AFTER[0] if unsettled else None,
     )  # fmt: skip
-    outputs = tuple(OutputRow(n, f.url, f.thumbnail) for n, f in enumerate(report.files))
+    outputs = tuple(OutputRow(f.index + THUMBNAILS * f.thumbnail, f.url, f.thumbnail) for f in report.files)
     return _change(poll, Event.FINISHED, standing, entries, outputs)
 
 
@@ -162,15 +164,17 @@ def _not_found(poll: Poll, refusal: Refusal) -> Change:
 
 def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
     """An ended task was asked for its final cost once more. It is settled when the figure says that nothing remains
-    charged for a failure; after the third answer the last figure stands."""
+    charged for a failure; after the third answer the last figure stands, unless a promised refund was never told."""
     asks = poll.standing.settle_asks + 1
     last = asks >= len(SETTLE_AFTER)
     entries = _settle(poll, answer) if isinstance(answer, Report) else ()
     after = poll.bill.after(entries)
+    heard = isinstance(answer, Report)
     known = isinstance(answer, Report) and (answer.used is not None or answer.charged is not None)
-    done = known and (
-        last or poll.standing.state not in (State.FAILED, State.CANCELLED) or after.charged <= after.refunded
-    )
+    failed = poll.standing.state in (State.FAILED, State.CANCELLED)
+    done = known and (last or not failed or after.charged <= after.refunded)
+    if heard and last and failed and not poll.promised:
+        done = True  # no refund is documented, and no answer has told of one
     again = None if done or last else poll.now + SETTLE_AFTER[asks]
     standing = replace(poll.standing, unsettled=not done, settle_at=again, settle_asks=asks)
     back = after.refunded - poll.bill.refunded

@@ -178,8 +178,9 @@ def steps(queue: str) -> list[Step]:
 
 
 def published(folder: Path) -> list[Path]:
-    """Every published file: not the parts, not the sidecars."""
-    return [path for path in _below(folder) if path.suffix != ".json" and not _is_part(path)]
+    """Every published output: not the parts, not the sidecars, and no thumbnails, which do not count."""
+    whole = [path for path in _below(folder) if path.suffix != ".json" and not _is_part(path)]
+    return [path for path in whole if not path.stem.endswith("-thumbnail")]
 
 
 def sidecars(folder: Path) -> list[Path]:

@@ -199,7 +199,7 @@ def published(evidence: Evidence) -> Iterator[str]:
                 yield f"{where}: it is not there"
             elif (found.size, found.sha256) != (output.size, output.sha256):
                 yield f"{where}: it is not as recorded"
-            elif (found.task_id, found.index) != (job.task_id, number):
+            elif found.task_id != job.task_id or (found.index != number and job.state != "partial"):
                 yield f"{where}: it is output {found.index} of task {found.task_id}, not {number} of {job.task_id}"
             if output.path.with_name(output.path.name + ".json") not in evidence.sidecars:
                 yield f"{where}: its sidecar is missing"
@@ -269,7 +269,7 @@ def expected_code(evidence: Evidence) -> int:
     states = Counter(job.state for job in evidence.jobs)
     if states["held"]:
         return 4
-    return 1 if states["failed"] or states["partial"] else 0
+    return 1 if states["failed"] or states["partial"] or states["cancelled"] else 0
 
 
 def open_keys(evidence: Evidence) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PROVIDERS = ("happyhorse", "seedance2ai")
+PROVIDERS = ("happyhorse", "seedance2ai", "seedhorse", "seedhorse-video", "seegen")
 TAKES = 3
 
 
@@ -43,6 +43,7 @@ class Kind:
         return [f"  {self.name}:", *(f"    {line}" for line in (*own, *self.lines, *takes))]
 
 
+MOTION = "https://example.com/motion-7s.mp4"
 LITE, FULL = "model: doubao-seedance-1-5-pro", "model: doubao-seedance-2-0"
 KINDS = (
     Kind("hh-video", "happyhorse", 0.5, (LITE, "duration: 5")),
@@ -57,6 +58,19 @@ KINDS = (
     Kind("sd-batch", "seedance2ai", 0.15,
          ("model: gpt-image-2", "resolution: 1K", 'aspect_ratio: "16:9"', "count: 3")),
     Kind("sd-moderated", "seedance2ai", 0.05, ("model: seedance",), words=" sandbox:moderated"),
+    Kind("sh-video", "seedhorse", 0.5, ("model: Seedance 2.0", "duration: 5")),
+    Kind("sh-takes", "seedhorse", 0.05, ("model: Seedance 2.0", "duration: 4"), takes=TAKES),
+    Kind("sh-images", "seedhorse", 0.2, ("model: Imagen Nano Banana 2", "size: 1K", "count: 3")),
+    Kind("sh-partial", "seedhorse", 0.1, ("model: Imagen Nano Banana 2", "count: 3"), words=" sandbox:partial"),
+    Kind("sh-cancelled", "seedhorse", 0.05, ("model: Seedance 2.0",), words=" sandbox:cancelled"),
+    Kind("sv-video", "seedhorse-video", 0.8, ("model: seedance-2.0", "duration: 5")),
+    Kind("sv-moderated", "seedhorse-video", 0.1, ("model: seedance-2.0",), words=" sandbox:moderated"),
+    Kind("sv-takes", "seedhorse-video", 0.1, ("model: HappyHorse 1.0", "duration: 4"), takes=TAKES),
+    Kind("sg-video", "seegen", 0.4, ("model: sd2-fast", "duration: 5")),
+    Kind("sg-image", "seegen", 0.2, ("model: gpt-image-2", "size: 1k")),
+    Kind("sg-asset", "seegen", 0.2, ("model: sd2", f'references: {{videos: ["{MOTION}"]}}')),
+    Kind("sg-moderated", "seegen", 0.05, ("model: happyhorse",), words=" sandbox:moderated"),
+    Kind("sg-takes", "seegen", 0.05, ("model: happyhorse", "duration: 4"), takes=TAKES),
 )  # fmt: skip
 
 
@@ -116,10 +130,13 @@ def shares(jobs: int, providers: Iterable[str]) -> dict[str, int]:
 
 
 def few(providers: Iterable[str]) -> dict[str, int]:
-    """Three jobs at each provider: a plain one, a moderated one, one that needs an upload or gives several files."""
+    """A few jobs at each provider: a plain one, one that is not rendered, one that needs more or gives more."""
     kinds = {
         "happyhorse": ("hh-video", "hh-moderated", "hh-upload"),
         "seedance2ai": ("sd-video", "sd-moderated", "sd-batch"),
+        "seedhorse": ("sh-video", "sh-cancelled", "sh-partial"),
+        "seedhorse-video": ("sv-video", "sv-moderated", "sv-takes"),
+        "seegen": ("sg-video", "sg-moderated", "sg-asset"),
     }
     return {name: 1 for provider in providers for name in kinds[provider]}
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from runner.sandbox import fingerprint
+from runner.settings import variable
 from torture import evidence
 from torture.commands import Commands, Ended, Running
 from torture.evidence import SIZES, Evidence
@@ -17,7 +18,13 @@ from torture.judge import open_questions
 from torture.manifests import Limits, Orders
 from torture.providers import Providers, serving
 
-LIMITS = {"happyhorse": Limits(4, 60), "seedance2ai": Limits(6, 240)}
+LIMITS = {
+    "happyhorse": Limits(4, 60),
+    "seedance2ai": Limits(6, 240),
+    "seedhorse": Limits(5, 240),
+    "seedhorse-video": Limits(4, 240),
+    "seegen": Limits(5, 240),
+}
 OVER = frozenset({0, 1, 4})  # exit codes of a run in which nothing can move by itself any more
 ROUNDS = 5  # runs without faults in which everything must come to its end
 SETTLING = 70.0  # scaled seconds between two runs while a refund is still awaited
@@ -123,8 +130,8 @@ def trial(
         mine = {name: (keys or sandbox.about["keys"])[name] for name in names}
         environment = {"RUNNER_ANCHOR": repr(anchor)}
         for name, key in mine.items():
-            environment[f"{name.upper()}_API_KEY"] = key
-            environment[f"{name.upper()}_BASE_URL"] = sandbox.about["base_urls"][name]
+            environment[variable(name, "API_KEY")] = key
+            environment[variable(name, "BASE_URL")] = sandbox.about["base_urls"][name]
         orders = Orders(folder / "orders", f"torture-{seed}", limits)
         commands = Commands(folder, environment)
         yield Trial(folder, seed, speed, orders, sandbox, commands, queue or str(folder / "queue.db"), mine, flags)
