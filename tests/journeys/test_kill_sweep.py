@@ -11,6 +11,8 @@ from torture.sweep import Case, Result, chain, points, sweep
 
 AT = (1, 3, 6)  # which time of reaching the point kills, run after run; ./scripts/torture --sweep tries them all
 SPEED = 100.0
+KEYED = ("seedance2ai", "seedhorse")  # their lost answers are asked for again under the same key
+UNSEARCHABLE = ("seedhorse-video", "seegen")  # nobody can look up what they accepted: one question a crash for a person
 AT_ONCE = 3  # most of a case is waiting
 
 
@@ -33,13 +35,14 @@ def test_killed_there_again_and_again(name: str, swept: dict[str, Future[Result]
     result = swept[name].result()
     assert result.clean, result.story()
     assert result.died >= 2, "it was hardly ever reached"
-    assert len(result.evidence.jobs) == 6
-    assert {job.state for job in result.evidence.jobs} <= {"succeeded", "failed", "held"}
+    assert len(result.evidence.jobs) == 17
+    assert {job.state for job in result.evidence.jobs} <= {"succeeded", "partial", "failed", "cancelled", "held"}
 
 
 @pytest.mark.parametrize("name", points())
 def test_what_arrived_is_found(name: str, swept: dict[str, Future[Result]]) -> None:
-    """A held job may be one whose request never left; what the provider did accept is owned, and looked after."""
+    """A held job may be one whose request never left; what a provider did accept that can be asked is owned."""
     evidence = swept[name].result().evidence
-    assert {task.id for task in evidence.tasks} == {job.task_id for job in evidence.jobs if job.task_id}
-    assert all(job.account == "happyhorse" for job in evidence.jobs if job.state == "held")
+    owned = {(job.account, job.task_id) for job in evidence.jobs if job.task_id}
+    assert {(t.account, t.id) for t in evidence.tasks if t.account not in UNSEARCHABLE} <= owned
+    assert all(job.account not in KEYED for job in evidence.jobs if job.state == "held")

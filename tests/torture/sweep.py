@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.failpoints import NAMES
-from torture.commands import Ended
 from torture.evidence import Evidence
 from torture.judge import Finding, Verdict, judge
 from torture.manifests import few
 from torture.random_kills import Torn
-from torture.trial import Trial, trial
+from torture.trial import trial
 
 KILLED = 137
 UNREACHED = frozenset({"before-migration-commit"})  # only a queue of an older program gets there; its own tests do
@@ -73,14 +72,9 @@ def sweep(folder: Path, case: Case) -> Result:
             if ended.code != KILLED:
                 break
             died += 1
-        last = _to_the_end(here)
+        last = here.run_out()  # nothing goes wrong in a sweep but the kills
         found = here.evidence(last)
     return Result(case, died, tuple(findings), found, judge(found))
-
-
-def _to_the_end(here: Trial) -> Ended:
-    """One run without any fail point is enough: nothing goes wrong in a sweep but the kills."""
-    return here.run()
 
 
 def each(seed: str, name: str, providers: Sequence[str]) -> Iterator[Case]:

@@ -62,6 +62,10 @@ class Trial:
     def finish(self) -> Ended:
         """Runs on, with nothing going wrong any more, until nothing moves by itself; returns the last run."""
         self.sandbox.restart(faults="")
+        return self.run_out()
+
+    def run_out(self) -> Ended:
+        """Runs until nothing moves by itself and no refund is awaited any more; returns the last run."""
         last = self.run()
         for _ in range(ROUNDS):
             if last.code in OVER and not self._awaits_refunds():
