@@ -19,7 +19,7 @@ def describe(provider: Provider) -> Described:
     return {
         "name": provider.name,
         "base_url": provider.base_url,
-        "models": [_model(model) for model in provider.models],
+        "models": [_model(provider, model) for model in provider.models],
         "limits": [str(window) for window in provider.windows],
         "idempotency_header": provider.idempotency_header,
         "key_window_seconds": provider.key_window if provider.keyed else None,
@@ -34,7 +34,7 @@ def describe(provider: Provider) -> Described:
     }
 
 
-def _model(model: Model) -> Described:
+def _model(provider: Provider, model: Model) -> Described:
     return {
         "name": model.name,
         "aliases": list(model.aliases),
@@ -46,6 +46,7 @@ def _model(model: Model) -> Described:
         "modes": [_mode(mode) for mode in model.modes],
         "price": model.price_note or "no price is documented",
         "listed_in_history": model.listed,
+        "takes_assets": provider.registering is not None and model.takes_assets,
         "unavailable": model.unavailable or None,
         "note": model.note,
     }
