@@ -388,7 +388,9 @@ def test_only_the_providers_own_host_is_its_storage(url: str, kind: str) -> None
 def test_an_upscale_takes_no_asset() -> None:
     (fault,) = job("upscale", {"resolution": "4k"}, references=refs(videos=["asset://asset-1"])).faults
     assert (fault.code, fault.field) == ("B63", "references.videos")
-    assert [model.name for model in SEEGEN.models if not model.takes_assets] == ["upscale"]
+    told = {model["name"]: model["takes_assets"] for model in describe(SEEGEN)["models"]}
+    assert [name for name, takes in told.items() if not takes] == ["upscale"]
+    assert not any(model["takes_assets"] for model in describe(registry()["happyhorse"])["models"])
 
 
 def test_assets_are_taken_everywhere_else() -> None:

@@ -21,7 +21,7 @@ def describe(provider: Provider) -> Described:
         "base_url": provider.base_url,
         "described_in": provider.source or None,
         "documentation": provider.documentation or None,
-        "models": [_model(model) for model in provider.models],
+        "models": [_model(provider, model) for model in provider.models],
         "limits": [str(window) for window in provider.windows],
         "idempotency_header": provider.idempotency_header,
         "key_window_seconds": provider.key_window if provider.keyed else None,
@@ -36,7 +36,7 @@ def describe(provider: Provider) -> Described:
     }
 
 
-def _model(model: Model) -> Described:
+def _model(provider: Provider, model: Model) -> Described:
     return {
         "name": model.name,
         "aliases": list(model.aliases),
@@ -48,6 +48,7 @@ def _model(model: Model) -> Described:
         "modes": [_mode(mode) for mode in model.modes],
         "price": model.price_note or "no price is documented",
         "listed_in_history": model.listed,
+        "takes_assets": provider.registering is not None and model.takes_assets,
         "unavailable": model.unavailable or None,
         "note": model.note,
     }
