@@ -65,9 +65,10 @@ class Order:
     survey: Survey
 
 
-def read_order(path: Path) -> Order:
-    """Reads and checks a manifest whole. Raises InputError with every problem; no queue is touched."""
-    return Order(*planning.read(path))
+def read_order(path: Path, allowed: Sequence[Path] | None = None) -> Order:
+    """Reads and checks a manifest whole; `allowed` are the folders of --allow-files. Raises InputError with every
+    problem; no queue is touched."""
+    return Order(*planning.read(path, allowed or ()))
 
 
 async def plan_against(order: Order, db: str, clock: Clock, root: Path) -> Plan:

@@ -74,7 +74,7 @@ async def _url_of(desk: Desk, work: Work, pinned: Pinned) -> str | Unhosted | No
 async def _inspect(desk: Desk, work: Work, pinned: Pinned) -> references.LocalFile | None:
     """The file as it is now. One that is gone, or no longer what the plan saw, refuses its job: nothing was sent."""
     try:
-        local = references.inspect(Path(work.folder, pinned.reference.path or ""))
+        local = await asyncio.to_thread(_found, work, pinned)
     except InputError as error:
         await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference", error.message))
         return None
@@ -83,6 +83,15 @@ async def _inspect(desk: Desk, work: Work, pinned: Pinned) -> references.LocalFi
         await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference_changed", why))
         return None
     return local
+
+
+def _found(work: Work, pinned: Pinned) -> references.LocalFile:
+    """The file where the plan found and allowed it: nothing but that very place, and no link that was put there since.
+    Raises InputError."""
+    if pinned.file is not None:
+        return references.inspect(Path(pinned.file))
+    folder = Path(work.folder)  # of a queue in which it was not noted yet
+    return references.inspect(references.locate(pinned.reference.path or "", folder))
 
 
 async def host(desk: Desk, work: Work) -> None:
@@ -123,8 +132,12 @@ def _marks(desk: Desk, work: Work, key: str) -> dict[str, str]:
 async def _upload(desk: Desk, work: Work, local: references.LocalFile) -> bool:
     hosting = desk.provider.hosting
     assert hosting is not None, "plan refuses local files where nothing hosts them"
-    content = await asyncio.to_thread(local.path.read_bytes)
-    name = f"{local.sha256[:32]}{local.path.suffix.lower()}"
+    try:
+        content = await asyncio.to_thread(references.content_of, local)
+    except InputError as error:
+        await _reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference_changed", error.message))
+        return False
+    name = f"{local.sha256[:32]}.{local.extension}"
     request = await desk.permit()
     answer = await desk.ask_provider(lambda ask: hosting.upload(ask, name, content, local.media_type))
     await desk.answered(request)

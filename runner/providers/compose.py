@@ -17,7 +17,7 @@ from typing import Any
 from runner.ledger import Price
 from runner.problems import nearest, quoted
 from runner.providers import registry
-from runner.providers.description import Body, Fault, Field, Model, Provider, Reference
+from runner.providers.description import Body, Fault, Field, Model, Provider, Reference, Slot
 from runner.providers.modes import arrange, mode_named
 from runner.providers.values import Entry, as_written, exact, listed, read
 
@@ -30,9 +30,9 @@ class Composed:
     """A request as it would be sent.
 
     `content` is `body` as canonical JSON: compact, keys sorted, UTF-8, numbers exact. `fields` are the common fields
-    after defaults, in the provider's spelling; `dropped` the defaults this model does not know or allow. `shape`
-    tells apart requests of different price or duration. With any `faults`, `content` is empty and `price` None:
-    nothing may be sent.
+    after defaults, in the provider's spelling; `dropped` the defaults this model does not know or allow. `slots` are
+    those of the mode, by role. `shape` tells apart requests of different price or duration. With any `faults`,
+    `content` is empty and `price` None: nothing may be sent.
     """
 
     model: str
@@ -45,6 +45,7 @@ class Composed:
     dropped: tuple[str, ...]
     faults: tuple[Fault, ...]
     extension: str
+    slots: Mapping[str, Slot]
 
 
 def compose(
@@ -158,6 +159,7 @@ class _Draft:
         self.assumed: set[str] = set()
         self.dropped: list[str] = []
         self.faults: list[Fault] = []
+        self.slots: Mapping[str, Slot] = NOTHING
         self.mode: str | None = None
         self.mode_written = False
 
@@ -199,10 +201,11 @@ class _Draft:
     def arrange(self, references: Sequence[Reference]) -> None:
         """References and mode become native fields; a default mode that does not suit them is dropped."""
         table = self.table
-        placed, faults = arrange(table.model, references, self.mode, table.schemes, table.label)
+        placed, slots, faults = arrange(table.model, references, self.mode, table.schemes, table.label)
         if faults and MODE in self.assumed:
             self._drop_mode()
-            placed, faults = arrange(table.model, references, None, table.schemes, table.label)
+            placed, slots, faults = arrange(table.model, references, None, table.schemes, table.label)
+        self.slots = slots
         self.faults += faults
         self.values |= placed
         self.origin |= dict.fromkeys(placed, "references")
@@ -250,6 +253,7 @@ class _Draft:
             dropped=tuple(self.dropped),
             faults=tuple(self.faults),
             extension=self._extension(whole),
+            slots=self.slots,
         )
 
     def _keep(self, entry: Entry, name: str, value: Any, kept: Any) -> None:
@@ -358,4 +362,4 @@ def _told(value: Any) -> str:
 
 
 def _refused(model: str, fault: Fault) -> Composed:
-    return Composed(model, "", {}, b"", None, "", {}, (), (fault,), "")
+    return Composed(model, "", {}, b"", None, "", {}, (), (fault,), "", {})
