@@ -171,6 +171,7 @@ def _wav(file: Reader) -> Measures:
             is_pcm = little(said[:2]) in PCM
             bytes_a_second = little(said[4:8]) * little(said[12:14]) if is_pcm else 0
         elif name == b"data":
+            file.must_hold(start + length, "its sound")
             return _lasting(length, bytes_a_second)
     return UNKNOWN
 
