@@ -35,12 +35,17 @@ def check_local(
     long it lasts; then B56 that the provider hosts no such files, with those of the registry that do."""
     check = _Check(file, f"references.{reference.role}", quoted(reference.path or file.path))
     if not file.media_type.startswith(ROLE_TYPES[reference.role]):
-        return [check.fault("B56", f"is {file.media_type}, which {reference.role} cannot be")]
+        said = f"is {file.media_type}, which {reference.role} cannot be"
+        return [check.fault("B56", said, f"write it under {_role_for(file)}")]
     faults = list(check.unmet(demands, f"{provider.name} {model}")) if demands is not None else []
     hosting = _hosting(provider, reference.role)
     if hosting is None:
         return [*faults, _not_hosted(check, reference.role, provider, registry)]
     return faults or list(check.unmet(_limits(hosting), provider.name, f", or {ON_THE_WEB}"))
+
+
+def _role_for(file: LocalFile) -> str:
+    return next(role for role, begins in ROLE_TYPES.items() if file.media_type.startswith(begins))
 
 
 def _hosting(provider: Provider, role: str) -> Hosting | None:
