@@ -22,6 +22,8 @@ UNSUPPORTED = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EI
 NO_LINKS = UNSUPPORTED | {errno.EPERM, errno.EMLINK}
 NOT_FOLLOWED: dict[str, Any] = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
 PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | PLAIN  # never waits: a pipe would, for ever
+PASSING = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | PLAIN  # a folder on the way elsewhere
 
 if sys.platform != "win32":
     import fcntl
@@ -29,6 +31,52 @@ if sys.platform != "win32":
 
 class InTheWay(OSError):
     """Something stands where a folder or file of ours should be: a link, a device, a file in place of a folder."""
+
+
+def open_without_links(path: Path) -> int:
+    """A descriptor of what lies at an absolute path, for reading, without waiting and without following a link anywhere
+    on the way; who opened it must look at what it is.
+
+    InTheWay where a link, or a file in place of a folder, stands on the way; else OSError as the system raises it.
+    """
+    try:
+        return _opened_step_by_step(path) if RELATIVE else _opened_and_compared(path)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
+            raise InTheWay(error.errno, "a link, or no folder, on the way", str(path)) from None
+        raise
+
+
+def _opened_step_by_step(path: Path) -> int:
+    folder = os.open(path.anchor, PASSING)
+    try:
+        for part in path.parts[1:-1]:
+            inner = os.open(part, PASSING, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(path.name or ".", READING, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _opened_and_compared(path: Path) -> int:
+    descriptor = os.open(path, READING)
+    if path.resolve() != path or not os.path.samestat(os.fstat(descriptor), path.stat()):
+        os.close(descriptor)
+        raise InTheWay(errno.ELOOP, "a link on the way", str(path))
+    return descriptor
+
+
+class Descriptor:
+    """An open file of `size` bytes, to be read anywhere in it (a `media.Source`). It is not closed by this."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        os.lseek(self._descriptor, offset, os.SEEK_SET)
+        return os.read(self._descriptor, length)
 
 
 class Folder:

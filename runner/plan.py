@@ -15,7 +15,8 @@ from runner.jobs import State
 from runner.ledger import ZERO
 from runner.manifest import Manifest, read_manifest
 from runner.providers import registry
-from runner.store import Store
+from runner.references import Outgoing, root_of
+from runner.store import Store, hosted
 from runner.store.queries import PAGE, Known, counts, known_states, page_after
 from runner.store.work import Work, learned
 
@@ -56,6 +57,9 @@ class Line:
 
 @dataclass(slots=True)
 class Plan:
+    """What is new, kept and gone, what is still to be paid per account, and the local `files` that will leave this
+    machine for it: those that an account does not hold already."""
+
     manifest: Manifest
     survey: Survey
     new: int = 0
@@ -63,16 +67,18 @@ class Plan:
     gone: int = 0
     revived: int = 0
     bills: dict[str, Bill] = field(default_factory=dict)
+    files: tuple[Outgoing, ...] = ()
 
     @property
     def unpaid(self) -> int:
         return sum(bill.jobs for bill in self.bills.values())
 
 
-def read(path: Path) -> tuple[Manifest, Survey]:
-    """Reads and checks a manifest whole, before any queue is opened. Raises InputError with every problem."""
+def read(path: Path, allowed: Sequence[Path] = ()) -> tuple[Manifest, Survey]:
+    """Reads and checks a manifest whole, before any queue is opened. Local files may lie in its folder and in those
+    `allowed`. Raises InputError with every problem."""
     manifest = read_manifest(path)
-    return manifest, survey(manifest, registry())
+    return manifest, survey(manifest, registry(), [root_of(folder) for folder in allowed])
 
 
 async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: Path) -> Plan:
@@ -82,6 +88,7 @@ async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: 
     """
     plan = Plan(manifest, surveyed)
     problems: list[Problem] = []
+    needed: dict[str, set[str]] = {}
     alive = 0
     async for line in lines(manifest, surveyed, store):
         plan.new += line.status == NEW
@@ -90,9 +97,12 @@ async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: 
         plan.revived += line.revived
         if line.unpaid:
             _add(plan.bills.setdefault(line.order.account, Bill()), line)
+            contents = [pinned.sha256 for pinned in line.order.references if pinned.sha256]
+            needed.setdefault(line.order.account, set()).update(contents)
         if line.status == NEW and (root / line.order.output).exists():
             problems.append(_in_the_way(line.order, root))
     plan.gone = await _count_gone(manifest, store, alive)
+    plan.files = await _leaving(surveyed, needed, store)
     if problems:
         raise InputError(f"{manifest.path.name}: {len(problems)} output paths are taken", problems=tuple(problems))
     return plan
@@ -103,6 +113,24 @@ def _add(bill: Bill, line: Line) -> None:
     bill.estimated += line.estimate or ZERO
     bill.unpriced += line.estimate is None
     bill.learned += line.learned
+
+
+async def _leaving(surveyed: Survey, needed: Mapping[str, set[str]], store: Store | None) -> tuple[Outgoing, ...]:
+    """The files that will really go out: to accounts with a job to pay that `needed` their content (sha256), and do
+    not hold it yet."""
+    lacking = {account: await _not_held(account, hashes, store) for account, hashes in needed.items()}
+    found = [
+        Outgoing(file.file, tuple(name for name in file.accounts if file.file.sha256 in lacking.get(name, ())))
+        for file in surveyed.files
+    ]
+    return tuple(file for file in found if file.accounts)
+
+
+async def _not_held(account: str, hashes: set[str], store: Store | None) -> set[str]:
+    stream, lacking = iter(sorted(hashes)), set(hashes)
+    while store is not None and (chunk := list(islice(stream, CHUNK))):
+        lacking -= await store.read(hosted.among, account, chunk)
+    return lacking
 
 
 async def lines(manifest: Manifest, surveyed: Survey, store: Store | None) -> AsyncIterator[Line]:

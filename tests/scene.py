@@ -150,7 +150,7 @@ def _pinned(folder: Path, role: str, path: Path) -> dict[str, str]:
     local = inspect(path)
     return {
         "role": role, "url": placeholder(local.sha256, local.media_type), "path": str(path.relative_to(folder)),
-        "sha256": local.sha256,
+        "sha256": local.sha256, "file": str(local.path),
     }  # fmt: skip
 
 

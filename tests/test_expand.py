@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -149,8 +149,64 @@ def test_local_files_are_listed_once(tmp_path: Path) -> None:
     job = {**HAPPYHORSE, "prompt": "a ${n} scene", "matrix": {"n": ["1", "2"], "f": ["a", "b"]}}
     job["references"] = {"first_frame": "stills/${f}.png"}
     surveyed, found = passes(manifest_of(tmp_path, {"j": job}))
-    assert [file.path.name for file in surveyed.files] == ["a.png", "b.png"]
-    assert {order.references[0].sha256 for order in found} == {file.sha256 for file in surveyed.files}
+    assert [each.file.path for each in surveyed.files] == [tmp_path / "stills" / name for name in ("a.png", "b.png")]
+    assert {order.references[0].sha256 for order in found} == {each.file.sha256 for each in surveyed.files}
+    assert {order.references[0].file for order in found} == {str(each.file.path) for each in surveyed.files}
+
+
+def test_local_files_are_listed_with_the_accounts_that_get_them(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.png").write_bytes(PNG.read_bytes())
+    job = {"model": "nano-banana-2", "prompt": "a scene"}
+    jobs = {
+        "first": {**job, "provider": "horse-b", "references": {"images": ["b.png", "./a.png"]}},
+        "second": {**job, "provider": "happyhorse", "references": {"images": ["b.png", "https://example.com/c.png"]}},
+    }
+    surveyed, _ = passes(manifest_of(tmp_path, jobs, providers={"horse-b": {"uses": "happyhorse"}}))
+    listed = [(each.file.path.name, each.accounts) for each in surveyed.files]
+    assert listed == [("a.png", ("horse-b",)), ("b.png", ("happyhorse", "horse-b"))]
+
+
+def test_a_reference_in_an_allowed_folder_T10(tmp_path: Path) -> None:
+    inside, shared = tmp_path / "inside", tmp_path / "shared"
+    for folder in (inside, shared):
+        folder.mkdir()
+    (shared / "hero.png").write_bytes(PNG.read_bytes())
+    (inside / "link.png").symlink_to(shared / "hero.png")
+    jobs = {
+        name: {**HAPPYHORSE, "prompt": f"a scene {name}", "references": {"first_frame": source}}
+        for name, source in {"a": "../shared/hero.png", "b": "link.png", "c": str(shared / "hero.png")}.items()
+    }
+    manifest = manifest_of(inside, jobs)
+    with pytest.raises(InputError) as refused:
+        survey(manifest, registry())
+    assert codes_of(refused.value) == ["B59"] * 3
+    assert all("--allow-files" in problem.hint for problem in refused.value.problems)
+    surveyed = survey(manifest, registry(), [shared])
+    assert surveyed.roots == (inside, shared)
+    found = list(orders(manifest, registry(), surveyed))
+    assert [order.references[0].file for order in found] == [str(shared / "hero.png")] * 3
+
+
+def test_an_allowed_folder_is_no_place_for_tables(tmp_path: Path) -> None:
+    inside, shared = tmp_path / "inside", tmp_path / "shared"
+    for folder in (inside, shared):
+        folder.mkdir()
+    table(shared, 3)
+    job = {**SEEDANCE, "prompt": "${scene}", "rows": "../shared/t.csv"}
+    with pytest.raises(InputError) as refused:
+        survey(manifest_of(inside, {"a": job}), registry(), [shared])
+    assert codes_of(refused.value) == ["B59"]
+
+
+@pytest.mark.parametrize("place", ["top", "defaults", "provider", "job"])
+def test_B32_a_manifest_allows_no_folder_T10(tmp_path: Path, place: str) -> None:
+    allow = {"allow_files": ["/"], "allow-files": ["/"], "roots": ["/"]}
+    job = {**HAPPYHORSE, "prompt": "a scene", **(allow if place == "job" else {})}
+    top = {"top": allow, "defaults": {"defaults": allow}, "provider": {"providers": {"happyhorse": allow}}}
+    with pytest.raises(InputError) as refused:
+        manifest_of(tmp_path, {"a": job}, **top.get(place, {}))
+    assert codes_of(refused.value) == ["B32"] * 3
 
 
 def test_B59_no_reference_leaves_the_folder_T10(tmp_path: Path) -> None:
@@ -278,9 +334,19 @@ def test_a_table_of_two_jobs_is_the_same_for_both(tmp_path: Path) -> None:
 # Size.
 
 
-def peak(folder: Path, rows: int) -> int:
+def manifest_with_pictures(folder: Path, rows: int) -> Manifest:
+    """As many jobs as rows, and ten pictures."""
+    for n in range(10):
+        (folder / f"{n}.png").write_bytes(PNG.read_bytes() + bytes(n))
+    path = folder / "shots.txt"
+    path.write_text("".join(f"scene number {n}\n" for n in range(rows // 10)))
+    job = {**HAPPYHORSE, "prompt": "${prompt}", "rows": "shots.txt", "matrix": {"n": [str(n) for n in range(10)]}}
+    return manifest_of(folder, {"a": {**job, "references": {"first_frame": "${n}.png"}}})
+
+
+def peak(folder: Path, rows: int, make: Callable[[Path, int], Manifest]) -> int:
     """The most memory (bytes) that both passes need at once, beyond what there was."""
-    manifest = manifest_with_table(folder, rows)
+    manifest = make(folder, rows)
     tracemalloc.start()
     try:
         surveyed = survey(manifest, registry())
@@ -290,9 +356,10 @@ def peak(folder: Path, rows: int) -> int:
         tracemalloc.stop()
 
 
-def test_memory_does_not_grow_with_the_number_of_jobs(tmp_path: Path) -> None:
-    peak(tmp_path, 100)  # what is made once, at the first use
-    few, many = peak(tmp_path, 1_000), peak(tmp_path, 6_000)
+@pytest.mark.parametrize("make", [manifest_with_table, manifest_with_pictures])
+def test_memory_does_not_grow_with_the_number_of_jobs(tmp_path: Path, make: Callable[[Path, int], Manifest]) -> None:
+    peak(tmp_path, 100, make)  # what is made once, at the first use
+    few, many = peak(tmp_path, 1_000, make), peak(tmp_path, 6_000, make)
     assert many - few < 5_000 * 40
 
 

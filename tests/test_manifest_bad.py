@@ -1,8 +1,9 @@
 """Bad manifests, each in a folder of its own under `bad/`: what a person is told, to the letter.
 
 A folder is named after the number of its case in the catalogue of bad input, and holds `manifest.yaml`, the files it
-names, and `expected.txt`. `python tests/test_manifest_bad.py` writes what is told now over what was expected; the
-difference is then for a person to judge.
+names, and `expected.txt`; `hero.png.bytes` says how many bytes hero.png shall have, padded with zeros. Those that speak
+of the providers in `picky.py` are read with these. `python tests/test_manifest_bad.py` writes what is told now over
+what was expected; the difference is then for a person to judge.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from picky import with_picky
 
 from runner.errors import InputError
 from runner.expand import survey
 from runner.manifest import read_manifest
 from runner.problems import as_json, render
 from runner.providers import registry
+from runner.providers.description import Provider
 
 CASES = sorted(folder for folder in (Path(__file__).parent / "bad").iterdir() if folder.is_dir())
 SECRETS = ("hunter2", "4eC39HqLyjWDarjtT1", "abc123def456ghi789jkl")
@@ -30,15 +34,22 @@ SECRETS = ("hunter2", "4eC39HqLyjWDarjtT1", "abc123def456ghi789jkl")
 def refusal(case: Path, folder: Path) -> InputError:
     """The error that refuses a case, read in a folder of its own as someone who stands in it would."""
     shutil.copytree(case, folder)
+    for note in folder.glob("*.bytes"):
+        os.truncate(note.with_suffix(""), int(note.read_text()))
     before = os.getcwd()
     os.chdir(folder)
     try:
-        survey(read_manifest(Path("manifest.yaml")), registry())
+        survey(read_manifest(Path("manifest.yaml")), known_to(case))
     except InputError as error:
         return error
     finally:
         os.chdir(before)
     raise AssertionError(f"{case.name} was accepted")
+
+
+def known_to(case: Path) -> Mapping[str, Provider]:
+    text = (case / "manifest.yaml").read_bytes()
+    return with_picky() if b"picky" in text or b"proud" in text else registry()
 
 
 def told(error: InputError, folder: Path) -> str:

@@ -18,6 +18,11 @@ OPTIONS = Group("Options", sort_key=1)
 COMMON = Group("Options of every command", sort_key=2)
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON instead of text.")]
+AllowFiles = Annotated[
+    list[Path] | None,
+    Parameter(name="--allow-files", metavar="DIR",
+              help="Local files in this folder may be uploaded, too, not only those in the manifest's own."),
+]  # fmt: skip
 Job = Annotated[str, Parameter(name="JOB", help="An id, a key, or the unique beginning of a key (see: runner jobs).")]
 
 

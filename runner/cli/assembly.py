@@ -71,9 +71,10 @@ class Order:
     survey: Survey
 
 
-def read_order(path: Path) -> Order:
-    """Reads and checks a manifest whole. Raises InputError with every problem; no queue is touched."""
-    return Order(*planning.read(path))
+def read_order(path: Path, allowed: Sequence[Path] | None = None) -> Order:
+    """Reads and checks a manifest whole; `allowed` are the folders of --allow-files. Raises InputError with every
+    problem; no queue is touched."""
+    return Order(*planning.read(path, allowed or ()))
 
 
 async def plan_against(order: Order, db: str, clock: Clock, root: Path) -> Plan:
@@ -221,8 +222,9 @@ class _NewJobs:
 
 def _reviews(job: expand.Order) -> bool:
     """Whether the provider is to review some of the job's references before it is ordered."""
-    registering = registry()[job.provider].registering
-    return registering is not None and any(registering.wants(pinned.reference) for pinned in job.references)
+    provider = registry()[job.provider]
+    model = provider.model(job.model)
+    return any(provider.must_register(model, pinned.reference) for pinned in job.references)
 
 
 async def work(engine: Engine) -> Exit:

@@ -11,13 +11,14 @@ from cyclopts import Parameter
 
 from runner import log
 from runner import plan as planning
-from runner.cli.app import EVERYDAY, Common, Json
+from runner.cli.app import EVERYDAY, AllowFiles, Common, Json
 from runner.cli.assembly import Order, opened_for_reading, read_order
 from runner.cli.output import emit, encode, line
 from runner.cli.summary import say, show_plan
 from runner.clock import Clock
 from runner.ledger import as_text
 from runner.plan import Bill, Line, Plan
+from runner.references import Outgoing
 from runner.store import Store
 from runner.store.work import Work
 
@@ -25,10 +26,14 @@ SHOWN = 20  # jobs listed for a person; --json lists all
 
 
 async def plan(
-    manifest: Annotated[Path, Parameter(help="The YAML file.")], *, json: Json = False, common: Common = EVERYDAY
+    manifest: Annotated[Path, Parameter(help="The YAML file.")],
+    *,
+    allow_files: AllowFiles = None,
+    json: Json = False,
+    common: Common = EVERYDAY,
 ) -> int:
     """Expands, checks and prices the manifest, and compares it with the queue."""
-    order = read_order(manifest)
+    order = read_order(manifest, allow_files)
     async with opened_for_reading(common.db, Clock()) as store:
         made = await planning.make(order.manifest, order.survey, store, order.manifest.folder)
         if json:
@@ -59,14 +64,19 @@ def _text(status: str, account: str, model: str, estimate: Decimal | None, outpu
 
 
 async def _print_json(order: Order, made: Plan, store: Store | None) -> None:
-    """`{batch, jobs: […], totals}`, the jobs written one by one."""
+    """`{batch, jobs: […], totals, files: […]}`, jobs and files written one by one."""
     emit(f'{{"batch": {encode(made.manifest.batch)}, "jobs": [')
     lead = "\n"
     async for row in _rows(order, made, store):
         emit(lead + encode(row))
         lead = ",\n"
     totals = {name: _totals(bill) for name, bill in sorted(made.bills.items())}
-    emit(f'\n], "totals": {encode(totals)}}}\n')
+    emit(f'\n], "totals": {encode(totals)}, "files": [')
+    lead = "\n"
+    for file in made.files:
+        emit(lead + encode(_file(file)))
+        lead = ",\n"
+    emit("\n]}\n")
 
 
 async def _rows(order: Order, made: Plan, store: Store | None) -> Any:
@@ -91,6 +101,12 @@ def _gone(work: Work) -> dict[str, Any]:
         "estimated": as_text(work.estimated), "status": planning.GONE, "variables": _json.loads(work.variables),
         "output": work.output,
     }  # fmt: skip
+
+
+def _file(leaving: Outgoing) -> dict[str, Any]:
+    file = leaving.file
+    return {"path": file.path, "media_type": file.media_type, "bytes": file.size, "sha256": file.sha256,
+            "accounts": leaving.accounts}  # fmt: skip
 
 
 def _totals(bill: Bill) -> dict[str, Any]:

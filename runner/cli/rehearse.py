@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from runner import log
-from runner.cli.app import EVERYDAY, Common
+from runner.cli.app import EVERYDAY, AllowFiles, Common
 from runner.cli.assembly import Order, RunOptions, opened_for_reading, read_order
 from runner.cli.run import perform
 from runner.cli.summary import say
@@ -34,10 +34,11 @@ async def rehearse(
     folder: Annotated[
         Path | None, Parameter(help="Where the rehearsal's queue and files go (default: rehearsal/BATCH).")
     ] = None,
+    allow_files: AllowFiles = None,
     common: Common = EVERYDAY,
 ) -> int:
     """Runs the manifest on pretend providers on this machine: real requests, real files, no key, no credit."""
-    order = read_order(manifest)
+    order = read_order(manifest, allow_files)
     _check_pretended(order)
     place = (folder or Path("rehearsal") / order.manifest.batch).absolute()
     queue = place / "runner.db"

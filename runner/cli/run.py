@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from runner import log
-from runner.cli.app import EVERYDAY, Common
+from runner.cli.app import EVERYDAY, AllowFiles, Common
 from runner.cli.assembly import (
     Order,
     RunOptions,
@@ -64,6 +64,7 @@ async def run(
         str | None,
         Parameter(help="Where calls arrive on this machine, if --callback-url is a relay's or a tunnel's address."),
     ] = None,
+    allow_files: AllowFiles = None,
     speed: Annotated[float, Parameter(help="Divide every wait by this; only against sandboxes on this machine.")] = 1.0,
     common: Common = EVERYDAY,
 ) -> int:
@@ -83,7 +84,9 @@ async def run(
         _speed(speed),
         float(anchor) if anchor else None,
     )
-    order = read_order(manifest) if manifest is not None else None
+    if manifest is None and allow_files:
+        raise InputError("--allow-files goes with a manifest", "what is queued may send what its plan was allowed to")
+    order = read_order(manifest, allow_files) if manifest is not None else None
     return int(await perform(order, options, common, yes=yes))
 
 

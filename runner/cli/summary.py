@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -10,9 +11,12 @@ from runner.engine import Engine, Exit
 from runner.jobs import SETTLED, State
 from runner.ledger import as_text
 from runner.plan import Bill, Plan
+from runner.problems import printable
 from runner.providers import registry
+from runner.references import Outgoing
 from runner.store.queries import counts, sums
 
+SHOWN = 20  # files listed for a person
 ENDS = {
     Exit.DONE: "all done",
     Exit.SOME_FAILED: "finished; some jobs failed or are partial",
@@ -41,10 +45,19 @@ def show_plan(console: Console, plan: Plan) -> None:
         say(console, f"    after a lost answer: {registry()[plan.manifest.account(account).uses].guarantee}")
     for (job, name), number in sorted(plan.survey.dropped.items()):
         say(console, f"  {job}: the default {name!r} does not apply to {number} jobs and is dropped there")
-    for file in plan.survey.files:
-        say(console, f"  leaves this machine: {file.path} ({file.size} bytes)")
+    _show_files(console, plan.files)
     for warning in plan.survey.warnings:
         say(console, f"  warning: {warning.message}")
+
+
+def _show_files(console: Console, files: Sequence[Outgoing]) -> None:
+    """The local files that leave this machine, and for which account."""
+    for leaving in files[:SHOWN]:
+        file = leaving.file
+        what = f"{file.media_type}, {file.size:,} bytes"
+        say(console, f"  leaves this machine: {printable(str(file.path))} ({what}) to {', '.join(leaving.accounts)}")
+    if len(files) > SHOWN:
+        say(console, f"  leave this machine, too: +{len(files) - SHOWN} more (plan --json lists all)")
 
 
 def _price(bill: Bill) -> str:

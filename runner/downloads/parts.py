@@ -26,7 +26,7 @@ from runner.downloads.answers import Body, Whole
 from runner.downloads.checksums import Sums
 from runner.downloads.outcomes import FreshUrl, Later, Obstacle, Published, Refused, Wanted
 from runner.failpoints import reached
-from runner.files import Folder, InTheWay, check_name, fitting, flush, lock
+from runner.files import Descriptor, Folder, InTheWay, check_name, fitting, flush, lock
 
 NAME_LIMITS = (240, 140, 60)  # bytes; file systems take 255, some layered ones 143
 NAMES = 99
@@ -183,7 +183,7 @@ class Part:
     def _checked(self, sums: Sums) -> tuple[media.Media | None, str]:
         if algorithm := sums.wrong():
             return None, f"the {algorithm} that the server names is not that of what it sent"
-        source = _Descriptor(self._descriptor, self.size)
+        source = Descriptor(self._descriptor, self.size)
         kind = media.sniff(source.read(0, media.HEAD))
         if kind is None:
             return None, "what came is no image, video or sound" if self.size else "what came is empty"
@@ -301,15 +301,3 @@ def _split(name: str) -> tuple[str, str]:
     """Stem and extension, where it has one of ours; a point elsewhere belongs to the stem."""
     stem, _, last = name.rpartition(".")
     return (stem, last) if stem and media.known_extension(last) else (name, "")
-
-
-class _Descriptor:
-    """A `media.Source` over an open file."""
-
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor = descriptor
-        self.size = size
-
-    def read(self, offset: int, length: int) -> bytes:
-        os.lseek(self._descriptor, offset, os.SEEK_SET)
-        return os.read(self._descriptor, length)

@@ -75,9 +75,9 @@ class Blame:
         return self._path, None
 
     def _reference(self, role: str, rest: Sequence[str]) -> tuple[Path, object]:
-        """One entry of a role where the fault tells which, else all of it."""
+        """One entry of a role where the fault tells which and they are a list, else all of it."""
         path: Path = (*self._path, "references", role)
         entries = self._job.references[role]
-        if rest and len(entries) > 1:
+        if rest and self._manifest.source.holds((*path, int(rest[0]))):
             return (*path, int(rest[0])), entries[int(rest[0])].source
         return path, [entry.source for entry in entries]

@@ -31,10 +31,12 @@ class Hash(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A reference with its content pinned: `sha256` (hex) of a local file, None for what lies elsewhere."""
+    """A reference with its content pinned: `sha256` (hex) of a local file, and `file`, where it was found: absolute,
+    links resolved. None for what lies elsewhere."""
 
     reference: Reference
     sha256: str | None = None
+    file: str | None = None
 
     @property
     def content(self) -> str:
@@ -82,7 +84,7 @@ def references_text(pinned: Sequence[Pinned]) -> str:
 
 def _reference(pinned: Pinned) -> dict[str, Any]:
     given = pinned.reference
-    known = {"role": given.role, "url": given.url, "path": given.path, "sha256": pinned.sha256}
+    known = {"role": given.role, "url": given.url, "path": given.path, "sha256": pinned.sha256, "file": pinned.file}
     return {name: value for name, value in known.items() if value is not None} | (
         {"review": True} if given.review else {}
     )
@@ -102,4 +104,4 @@ def parse_spec(text: str) -> tuple[dict[str, Any], tuple[Pinned, ...], dict[str,
 def _pinned(items: Iterable[Mapping[str, Any]]) -> Iterable[Pinned]:
     for item in items:
         given = Reference(item["role"], item["url"], item.get("path"), item.get("review", False))
-        yield Pinned(given, item.get("sha256"))
+        yield Pinned(given, item.get("sha256"), item.get("file"))

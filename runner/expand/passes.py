@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 
 from runner.errors import InputError, Problem
 from runner.expand.accounts import Accounts
@@ -29,7 +30,7 @@ from runner.manifest.findings import Findings
 from runner.manifest.places import Spot
 from runner.problems import quoted
 from runner.providers.description import Provider
-from runner.references import LocalFile
+from runner.references import Outgoing
 
 MOST_JOBS = 1_000_000
 
@@ -59,15 +60,16 @@ class Survey:
     """What a manifest comes to. Nothing in it grows with the number of jobs.
 
     `accounts` go by the entry's name: exactly those that jobs use. `dropped` counts the jobs in which a default does
-    not hold, by (job, field). `files` will leave this machine. `tables` gives the sha256 (hex) of every table by its
-    name as written. `warnings` are no reason to refuse. `digest` is the sha256 over all jobs in order, variables and
-    outputs too.
+    not hold, by (job, field). `roots` are the folders (absolute, without links) from which files may leave this
+    machine, `files` those that its jobs send. `tables` gives the sha256 (hex) of every table by its name as written.
+    `warnings` are no reason to refuse. `digest` is the sha256 over all jobs in order, variables and outputs too.
     """
 
     jobs: int = 0
     accounts: dict[str, AccountTotals] = field(default_factory=dict)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
-    files: tuple[LocalFile, ...] = ()
+    roots: tuple[Path, ...] = ()
+    files: tuple[Outgoing, ...] = ()
     tables: dict[str, str] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
     digest: str = ""
@@ -83,21 +85,22 @@ class Survey:
             self.dropped.update((order.job, name) for name in order.dropped)
 
 
-def survey(manifest: Manifest, registry: Registry) -> Survey:
-    """Goes through every cell once and counts.
+def survey(manifest: Manifest, registry: Registry, allowed: Sequence[Path] = ()) -> Survey:
+    """Goes through every cell once and counts. Local files may lie in the manifest's folder and in those `allowed`.
 
     Raises InputError with every problem and its place: unknown variables, fields a model does not take, references,
     tables, equal jobs (B71), equal output paths (B72), and more than 1,000,000 jobs (B14).
     """
     found = Findings(manifest.source)
-    walk = _Walk(manifest, registry, found)
+    roots = (manifest.folder.resolve(), *allowed)
+    walk = _Walk(manifest, registry, roots, found)
     walk.accounts.check(found)
     with closing(Clashes()) as clashes:
         result = _counted(walk, clashes)
         if not found:
-            clashes.note(_Walk(manifest, registry, Findings(manifest.source)).orders(), found)
+            clashes.note(_Walk(manifest, registry, roots, Findings(manifest.source)).orders(), found)
     found.check()
-    result.files = tuple(walk.inputs.files[path] for path in sorted(walk.inputs.files))
+    result.roots, result.files = roots, walk.inputs.outgoing()
     result.tables, result.warnings = walk.tables, tuple(walk.accounts.warnings())
     return result
 
@@ -125,7 +128,7 @@ def orders(manifest: Manifest, registry: Registry, surveyed: Survey) -> Iterator
     latest instead of the last order, so that whoever takes all of them or none is safe.
     """
     found = Findings(manifest.source)
-    walk = _Walk(manifest, registry, found)
+    walk = _Walk(manifest, registry, surveyed.roots, found)
     digest = hashlib.sha256()
     held: Order | None = None
     for order in walk.orders():
@@ -156,10 +159,10 @@ def _trace(order: Order) -> bytes:
 class _Walk:
     """One way through all cells. `tables` fills with the hash of each table once it was read to its end."""
 
-    def __init__(self, manifest: Manifest, registry: Registry, found: Findings) -> None:
+    def __init__(self, manifest: Manifest, registry: Registry, roots: Sequence[Path], found: Findings) -> None:
         self.manifest, self.found = manifest, found
         self.accounts = Accounts(manifest, registry)
-        self.inputs = Inputs(manifest.folder)
+        self.inputs = Inputs(manifest.folder, roots, registry)
         self.tables: dict[str, str] = {}
         self._namer = Namer.of(manifest.outputs)
 

@@ -6,13 +6,13 @@ A field is set by the first of: a combination's variable of its name (an axis, o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runner.expand.accounts import Accounts
 from runner.expand.blame import Blame
-from runner.expand.inputs import Inputs, stand_in
+from runner.expand.inputs import Inputs, Placed, stand_in
 from runner.expand.keys import Asked, Hash, Pinned, contents_text, key_of, params_text, references_text, spec_text
 from runner.expand.matrix import Combination, Matrix
 from runner.expand.order import Order
@@ -53,16 +53,20 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _References:
-    """The references of a cell, their faults, and the two texts they come to: what they contain, how they are given."""
+    """The references of a cell, those of them that are files, their faults, and the two texts they come to: what they
+    contain, how they are given."""
 
     pinned: tuple[Pinned, ...]
+    local: tuple[Placed, ...]
     contents: str
     text: str
     faults: tuple[Fault, ...]
 
     @classmethod
-    def of(cls, pinned: tuple[Pinned, ...], faults: tuple[Fault, ...]) -> _References:
-        return cls(pinned, contents_text(pinned), references_text(pinned), faults)
+    def of(cls, placed: Sequence[Placed], faults: Sequence[Fault]) -> _References:
+        pinned = tuple(each for _, each in placed)
+        local = tuple((place, each) for place, each in placed if each.sha256 is not None)
+        return cls(pinned, local, contents_text(pinned), references_text(pinned), tuple(faults))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +150,9 @@ class Recipe:
             params,
             self._defaults_of(scope, combination),
         )
-        if composed.faults or references.faults:
-            raise Faulty(*references.faults, *composed.faults)
+        refused = [*references.faults, *self._inputs.give(references.local, account, provider, composed)]
+        if composed.faults or refused:
+            raise Faulty(*refused, *composed.faults)
         fields = canonical(composed.fields)
         told = self._params_text or params_text(params)
         asked = Asked(provider.name, composed.model, fields, told, references.contents)
@@ -208,14 +213,14 @@ class Recipe:
     def _pin(self, scope: Mapping[str, str], combination: Combination, provider: Provider) -> _References:
         brought = [(role, combination[role], False) for role in self._roles_brought if role in combination]
         written = [(role, _filled(source, scope), review) for role, source, review in self._written]
-        pinned, faults = [], []
+        placed, faults = [], []
         for place, source, review in (*written, *brought):
             outcome = self._inputs.pin(place, source, review, provider)
             if isinstance(outcome, Fault):
                 faults.append(outcome)
                 outcome = stand_in(place.partition(".")[0])
-            pinned.append(outcome)
-        return _References.of(tuple(pinned), tuple(faults))
+            placed.append((place, outcome))
+        return _References.of(placed, faults)
 
     def _order(self, cell: _Cell, take: int, variables: Mapping[str, str], row: Row) -> Order:
         key = key_of(cell.asked, take)

@@ -62,9 +62,12 @@ async def host(desk: Desk, work: Work, wanted: Sequence[Pinned]) -> None:
 async def _url_of(desk: Desk, work: Work, pinned: Pinned) -> str | Unhosted | None:
     """Where the provider reads a reference. None where it is refused, which refuses its job."""
     url = await _public_url(desk, work, pinned)
-    if not isinstance(url, str) or not _wants_registering(desk, pinned, url):
+    if not isinstance(url, str):
         return url
-    return await _held_url(desk, work, content_of(url))
+    registered = replace(pinned.reference, url=url)
+    if not desk.provider.must_register(desk.provider.model(work.model), registered):
+        return url
+    return await _held_url(desk, work, named(url))
 
 
 async def _public_url(desk: Desk, work: Work, pinned: Pinned) -> str | Unhosted | None:
@@ -84,20 +87,15 @@ async def _held_url(desk: Desk, work: Work, content: str) -> str | Unhosted | No
     return known.url
 
 
-def content_of(url: str) -> str:
+def named(url: str) -> str:
     """What an asset is known by: the sha256 (hex) of the URL it was registered from."""
     return hashlib.sha256(url.encode()).hexdigest()
-
-
-def _wants_registering(desk: Desk, pinned: Pinned, url: str) -> bool:
-    registering = desk.provider.registering
-    return registering is not None and registering.wants(replace(pinned.reference, url=url))
 
 
 async def _inspect(desk: Desk, work: Work, pinned: Pinned) -> references.LocalFile | None:
     """The file as it is now. One that is gone, or no longer what the plan saw, refuses its job: nothing was sent."""
     try:
-        local = references.inspect(Path(work.folder, pinned.reference.path or ""))
+        local = await asyncio.to_thread(_found, work, pinned)
     except InputError as error:
         await reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference", error.message))
         return None
@@ -106,6 +104,15 @@ async def _inspect(desk: Desk, work: Work, pinned: Pinned) -> references.LocalFi
         await reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference_changed", why))
         return None
     return local
+
+
+def _found(work: Work, pinned: Pinned) -> references.LocalFile:
+    """The file where the plan found and allowed it: nothing but that very place, and no link that was put there since.
+    Raises InputError."""
+    if pinned.file is not None:
+        return references.inspect(Path(pinned.file))
+    folder = Path(work.folder)  # of a queue in which it was not noted yet
+    return references.inspect(references.locate(pinned.reference.path or "", folder))
 
 
 async def _host_one(desk: Desk, work: Work, pinned: Pinned) -> bool:
@@ -129,7 +136,13 @@ async def _upload(desk: Desk, work: Work, local: references.LocalFile) -> bool:
     if await desk.store.write(hosted.begin, desk.now(), desk.account, local.sha256) is Begun.ELSEWHERE:
         await _put_off(desk, work, ELSEWHERE)
         return False
-    answer = await _send(desk, hosting, local)
+    try:
+        content = await asyncio.to_thread(references.content_of, local)
+    except InputError as error:
+        await desk.store.write(hosted.forget, desk.account, local.sha256)
+        await reject(desk, work, Failure(ErrorKind.INVALID_REQUEST, "reference_changed", error.message))
+        return False
+    answer = await _send(desk, hosting, local, content)
     if isinstance(answer, str):
         await desk.store.write(hosted.remember, desk.account, local.sha256, answer)
         return True
@@ -137,9 +150,8 @@ async def _upload(desk: Desk, work: Work, local: references.LocalFile) -> bool:
     return await _refused(desk, work, answer)
 
 
-async def _send(desk: Desk, hosting: Hosting, local: references.LocalFile) -> str | Refusal:
-    content = await asyncio.to_thread(local.path.read_bytes)
-    name = f"{local.sha256[:32]}{local.path.suffix.lower()}"
+async def _send(desk: Desk, hosting: Hosting, local: references.LocalFile, content: bytes) -> str | Refusal:
+    name = f"{local.sha256[:32]}.{local.extension}"
     request = await desk.permit()
     answer = await desk.ask_provider(lambda ask: hosting.upload(ask, name, content, local.media_type))
     await desk.answered(request)
@@ -150,7 +162,7 @@ async def _send(desk: Desk, hosting: Hosting, local: references.LocalFile) -> st
 
 
 async def _review(desk: Desk, work: Work, registering: Registering, url: str, role: str) -> bool:
-    content = content_of(url)
+    content = named(url)
     known = await desk.store.read(hosted.held, desk.now(), desk.account, content)
     if known is not None and known.asset_id is not None:
         if desk.now() - known.asked_at > desk.timeout:

@@ -81,6 +81,15 @@ class Source:
             return self.extent(*node.key)
         return self._words(node, spot.words) or self.extent(*node.marks)
 
+    def holds(self, path: Path) -> bool:
+        """Whether something was written at exactly this path."""
+        node = self._top
+        for step in path:
+            if step not in node.inside:
+                return False
+            node = node.inside[step]
+        return True
+
     def in_value(self, offset: int) -> bool:
         """Whether a character belongs to a key or a value, not to a comment or the space between."""
         return _holds(self._top, offset)

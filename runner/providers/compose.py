@@ -17,7 +17,7 @@ from typing import Any
 from runner.ledger import Price
 from runner.problems import nearest, quoted
 from runner.providers import registry
-from runner.providers.description import Body, Fault, Field, Model, Provider, Reference
+from runner.providers.description import Body, Fault, Field, Model, Provider, Reference, Slot
 from runner.providers.modes import arrange, mode_named
 from runner.providers.values import Entry, as_written, exact, listed, read
 
@@ -30,9 +30,9 @@ class Composed:
     """A request as it would be sent.
 
     `content` is `body` as canonical JSON: compact, keys sorted, UTF-8, numbers exact. `fields` are the common fields
-    after defaults, in the provider's spelling; `dropped` the defaults this model does not know or allow. `shape`
-    begins with the model and tells apart requests of different price or duration. With any `faults`, `content` is
-    empty and `price` None: nothing may be sent.
+    after defaults, in the provider's spelling; `dropped` the defaults this model does not know or allow. `slots` are
+    those of the mode, by role. `shape` begins with the model and tells apart requests of different price or duration.
+    With any `faults`, `content` is empty and `price` None: nothing may be sent.
     """
 
     model: str
@@ -45,6 +45,7 @@ class Composed:
     dropped: tuple[str, ...]
     faults: tuple[Fault, ...]
     extension: str
+    slots: Mapping[str, Slot]
 
 
 def compose(
@@ -120,6 +121,7 @@ class _Table:
     model: Model
     label: str
     schemes: tuple[str, ...]
+    reviews: bool
     common: Mapping[str, Entry]
     native: Mapping[str, Entry]
     defaults: dict[str, Any]
@@ -139,6 +141,7 @@ def _table(provider: Provider, model: Model) -> _Table:
         model=model,
         label=f"{provider.name} {model.name}",
         schemes=provider.url_schemes if model.takes_assets else ("https",),
+        reviews=provider.registering is not None and model.takes_assets,
         common=common,
         native=native,
         defaults={name: e.field.default for name, e in native.items() if e.field.default is not None},
@@ -159,6 +162,7 @@ class _Draft:
         self.assumed: set[str] = set()
         self.dropped: list[str] = []
         self.faults: list[Fault] = []
+        self.slots: Mapping[str, Slot] = NOTHING
         self.mode: str | None = None
         self.mode_written = False
 
@@ -200,11 +204,14 @@ class _Draft:
     def arrange(self, references: Sequence[Reference]) -> None:
         """References and mode become native fields; a default mode that does not suit them is dropped."""
         table = self.table
-        placed, faults = arrange(table.model, references, self.mode, table.schemes, table.label)
+        placed, slots, faults = arrange(table.model, references, self.mode, table.schemes, table.label)
         if faults and MODE in self.assumed:
             self._drop_mode()
-            placed, faults = arrange(table.model, references, None, table.schemes, table.label)
+            placed, slots, faults = arrange(table.model, references, None, table.schemes, table.label)
+        self.slots = slots
         self.faults += faults
+        if not table.reviews:
+            self.faults += [self._not_reviewed(reference) for reference in references if reference.review]
         self.values |= placed
         self.origin |= dict.fromkeys(placed, "references")
 
@@ -251,6 +258,7 @@ class _Draft:
             dropped=tuple(self.dropped),
             faults=tuple(self.faults),
             extension=self._extension(whole),
+            slots=self.slots,
         )
 
     def _shape(self, whole: Mapping[str, Any]) -> str:
@@ -320,6 +328,10 @@ class _Draft:
         other = self.origin[entry.field.native]
         return Fault(entry.code, name, f"{name} and {other} are one field of {self.table.label}", "write one of them")
 
+    def _not_reviewed(self, reference: Reference) -> Fault:
+        message = f"{self.table.label} reviews no references"
+        return Fault("B32", f"references.{reference.role}", message, "leave review out")
+
     def _no_mode(self, written: Any) -> Fault:
         names = [m.name for m in self.table.model.modes if m.name]
         if not names:
@@ -363,4 +375,4 @@ def _told(value: Any) -> str:
 
 
 def _refused(model: str, fault: Fault) -> Composed:
-    return Composed(model, "", {}, b"", None, "", {}, (), (fault,), "")
+    return Composed(model, "", {}, b"", None, "", {}, (), (fault,), "", {})

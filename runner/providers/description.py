@@ -215,10 +215,6 @@ class Registering:
     inspect: Callable[[Ask, str], Awaitable[Asset | Refusal]]
     find: Callable[[Ask, str], Awaitable[Asset | Refusal | None]]
 
-    def wants(self, reference: Reference) -> bool:
-        """Whether this reference has to become an asset before an order may name it."""
-        return not reference.url.startswith(ASSET) and (reference.review or reference.role in self.roles)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Provider:
@@ -256,6 +252,12 @@ class Provider:
     @property
     def keyed(self) -> bool:
         return self.idempotency_header is not None
+
+    def must_register(self, model: Model | None, reference: Reference) -> bool:
+        """Whether this reference has to become an asset before an order of this model may name it."""
+        if self.registering is None or model is None or not model.takes_assets or reference.url.startswith(ASSET):
+            return False
+        return reference.review or reference.role in self.registering.roles
 
     def model(self, name: str) -> Model | None:
         return next((m for m in self.models if name == m.name or name in m.aliases), None)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from runner.providers.description import Body, Fault, Mode, Model, Reference
+from runner.providers.description import Body, Fault, Mode, Model, Reference, Slot
 from runner.providers.values import check_url
 
 Counts = Mapping[str, int]
+Slots = Mapping[str, Slot]
 
 
 def arrange(
     model: Model, references: Sequence[Reference], mode: str | None, schemes: tuple[str, ...], label: str
-) -> tuple[Body, list[Fault]]:
-    """What references and mode put into the request, by native name; or what is wrong with them.
+) -> tuple[Body, Slots, list[Fault]]:
+    """What references and mode put into the request, by native name, and the slots they go to, by role; or what is
+    wrong with them.
 
     A named mode must take the references as they are; without one the first mode that does is taken. URLs are checked
     here too (all but those of local files, whose URL the provider itself gives).
@@ -24,8 +26,8 @@ def arrange(
     candidates = [m for m in model.modes if mode is None or m.name == mode]
     for candidate in candidates:
         if not _misfits(candidate, counts, label):
-            return _placed(candidate, references), faults
-    return {}, [*faults, *_why_none(model, candidates, counts, mode, label)]
+            return _placed(candidate, references), candidate.slots, faults
+    return {}, {}, [*faults, *_why_none(model, candidates, counts, mode, label)]
 
 
 def mode_named(model: Model, written: object) -> str | None:

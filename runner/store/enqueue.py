@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.jobs import UNPAID, Event, State
@@ -20,6 +20,7 @@ from runner.store.rows import add
 from runner.store.tables import accounts, batches, totals
 
 CHUNK = 2000
+UNSENT = UNPAID | {State.FAILED, State.CANCELLED}  # what is sent for these, if anything ever is, is not frozen yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,12 @@ def _dialect(connection: Connection) -> Any:
     return postgresql if connection.dialect.name == "postgresql" else sqlite
 
 
-def _known_jobs(connection: Connection, batch_id: int, chunk: Sequence[NewJob]) -> dict[str, tuple[int, int]]:
-    """Id and priority of those that the batch holds already, by key."""
+def _known_jobs(connection: Connection, batch_id: int, chunk: Sequence[NewJob]) -> dict[str, Row[Any]]:
+    """Those that the batch holds already, by key."""
     keys = [job.key for job in chunk]
-    statement = select(jobs.c.key, jobs.c.id, jobs.c.priority).where(jobs.c.batch_id == batch_id, jobs.c.key.in_(keys))
-    return {row.key: (row.id, row.priority) for row in connection.execute(statement)}
+    wanted: Select[Any] = select(jobs.c.key, jobs.c.id, jobs.c.priority, jobs.c.spec, jobs.c.state)
+    found = connection.execute(wanted.where(jobs.c.batch_id == batch_id, jobs.c.key.in_(keys)))
+    return {row.key: row for row in found}
 
 
 def _add_jobs(connection: Connection, now: datetime, batch_id: int, fresh: Sequence[NewJob]) -> int:
@@ -132,16 +134,23 @@ def _add_jobs(connection: Connection, now: datetime, batch_id: int, fresh: Seque
     return len(fresh)
 
 
-def _keep_jobs(connection: Connection, chunk: Sequence[NewJob], known: Mapping[str, tuple[int, int]]) -> int:
-    """Notes which jobs stay. They take over a new priority, which is no part of what is asked; their path stays."""
-    stay = [(*known[job.key], job.priority) for job in chunk if job.key in known]
+def _keep_jobs(connection: Connection, chunk: Sequence[NewJob], known: Mapping[str, Row[Any]]) -> int:
+    """Notes which jobs stay. They take over what is no part of what is asked: a new priority and, where nothing was
+    sent yet, where the same content of their references is found now. Their path stays."""
+    stay = [(known[job.key], job) for job in chunk if job.key in known]
     if stay:
-        connection.execute(text("INSERT INTO wanted (id) VALUES (:id)"), [{"id": job} for job, *_ in stay])
-    changed = [{"j": job, "p": priority} for job, before, priority in stay if priority != before]
-    if changed:
-        statement = update(jobs).where(jobs.c.id == bindparam("j")).values(priority=bindparam("p"))
-        connection.execute(statement, changed)
+        connection.execute(text("INSERT INTO wanted (id) VALUES (:id)"), [{"id": row.id} for row, _ in stay])
+    _set(connection, jobs.c.priority, [(row.id, job.priority) for row, job in stay if row.priority != job.priority])
+    _set(connection, jobs.c.spec, [
+        (row.id, job.spec) for row, job in stay if row.spec != job.spec and State(row.state) in UNSENT
+    ])  # fmt: skip
     return len(stay)
+
+
+def _set(connection: Connection, column: Any, values: Sequence[tuple[int, Any]]) -> None:
+    if values:
+        statement = update(jobs).where(jobs.c.id == bindparam("j")).values({column: bindparam("v")})
+        connection.execute(statement, [{"j": job, "v": value} for job, value in values])
 
 
 def _job_row(job: NewJob, now: datetime, batch_id: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ of it, or until the asking is so old that whoever did it must have died.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -44,6 +45,13 @@ def held(connection: Connection, now: datetime, account: str, content: str) -> H
     if row is None or (row.refused is not None and row.asked_at <= now - REFUSED_FOR):
         return None
     return Held(row.url, row.asset_id, row.refused, row.asked_at)
+
+
+def among(connection: Connection, account: str, contents: Sequence[str]) -> set[str]:
+    """Those of these contents (sha256, hex) that the account holds already."""
+    statement = select(hosted.c.content).where(
+        hosted.c.account == account, hosted.c.content.in_(contents), hosted.c.url.is_not(None))  # fmt: skip
+    return set(connection.execute(statement).scalars())
 
 
 def begin(connection: Connection, now: datetime, account: str, content: str) -> Begun:

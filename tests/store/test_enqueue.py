@@ -69,6 +69,17 @@ async def test_the_same_manifest_again_adds_nothing(store: Store, clock: HandClo
     assert await rows(store, jobs) == before
 
 
+async def test_a_kept_job_takes_over_how_it_is_asked_now_while_nothing_was_sent(store: Store) -> None:
+    """Its key is the same, so what is asked is the same: only where its files lie may have changed."""
+    await fill(store, some(1, 2, 3))
+    [sent] = await set_running(store, 1)
+    renewed = [replace(each, spec='{"file": "moved"}') for each in some(1, 2, 4)]
+    assert (await fill(store, renewed)).kept == 2
+    specs = {row.key[:4]: row.spec for row in await rows(store, jobs)}
+    [running] = [row.key[:4] for row in await rows(store, jobs) if row.id == sent]
+    assert {key for key, spec in specs.items() if spec == '{"file": "moved"}'} == {"0001", "0002", "0004"} - {running}
+
+
 async def test_what_is_gone_and_unpaid_is_cancelled(store: Store) -> None:
     await fill(store, some(1, 2, 3, 4))
     await set_running(store, 1)

@@ -1,0 +1,19 @@
+"""Inputs going out: what a local file is, whether it may leave this machine, and who takes it.
+
+`locate` and `inspect` find and look at a file, `check_local` holds it against what a model demands and its provider
+hosts, `content_of` reads it for good when it leaves.
+"""
+
+from runner.references.checks import check_local
+from runner.references.local import LocalFile, Outgoing, content_of, inspect, locate, placeholder, root_of
+
+__all__ = [
+    "LocalFile",
+    "Outgoing",
+    "check_local",
+    "content_of",
+    "inspect",
+    "locate",
+    "placeholder",
+    "root_of",
+]
