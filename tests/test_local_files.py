@@ -21,7 +21,7 @@ from runner import references
 from runner.cli.assembly import RunOptions, plan_against, prepared, read_order
 from runner.engine import Exit
 from runner.jobs import Change
-from runner.lifecycle import deciding, submitting
+from runner.lifecycle import deciding, hosting
 from runner.store import open_store
 
 VIDEO = {"provider": "happyhorse", "model": "doubao-seedance-2-0", "duration": 5}
