@@ -137,10 +137,8 @@ def _in_doubt(refusal: Refusal) -> Refusal:
 
 
 def _report(known_id: str, task: Said) -> Report:
-    told = task[STATUS]
-    phase, status, recognised = phase_of(legible(str(told)), DONE, FAILED, GOING, CANCELLED)
-    entries = _results(task)
-    files, missing = results([*entries], ("fileUrl",), ("thumbnailUrl",)) if phase is Phase.DONE else ((), ())
+    phase, status, recognised = phase_of(legible(str(task[STATUS])), DONE, FAILED, GOING, CANCELLED)
+    files, missing = results([*_results(task)], ("fileUrl",), ("thumbnailUrl",)) if phase is Phase.DONE else ((), ())
     return Report(
         task_id=known_id,
         phase=phase,

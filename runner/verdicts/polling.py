@@ -106,7 +106,8 @@ def _empty(poll: Poll, report: Report) -> Change:
     """Done, and no file in the answer: asked again a few times, then a person must look, since it was charged."""
     seen = poll.standing.failure is not None and poll.standing.failure.code == "empty"
     errors = poll.standing.errors + 1 if seen else 1
-    failure = Failure(ErrorKind.BAD_RESPONSE, "empty", "the provider says that the task is complete, but names no file")
+    why = "the provider says that the task is complete, but names no file"
+    failure = Failure(ErrorKind.BAD_RESPONSE, "empty", "; ".join([why, *report.missing]))
     if errors <= EMPTY_TIMES:
         standing = replace(poll.standing, due_at=poll.now + EMPTY_EVERY, errors=errors, failure=failure)
         return _change(poll, Event.POLLED, standing)
