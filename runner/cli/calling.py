@@ -16,6 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ def _parse_and_run(words: list[str]) -> int:
 
     with log.opened(common.verbosity, common.log_file):
         try:
-            _declare(common)
-            return _run(command, bound)
+            with _declared(common):
+                return _run(command, bound)
         except KeyboardInterrupt:
             return _interrupted()
         except BaseExceptionGroup as group:
@@ -82,16 +83,22 @@ def _parse_and_run(words: list[str]) -> int:
             return _end(_translated(error), as_data=bool(bound.arguments.get("json")))
 
 
-def _declare(common: Common) -> None:
-    """The providers that the person describes are known before any command looks for one. Raises InputError for a file
-    with something wrong in it: nothing is opened, written or sent then, whatever the command."""
+@contextmanager
+def _declared(common: Common) -> Iterator[None]:
+    """The providers that the person describes are known before any command looks for one, and only to this command.
+    Raises InputError for a file with something wrong in it: nothing is opened, written or sent then, whatever the
+    command."""
+    if not common.providers:
+        yield
+        return
     from runner.providers import declare, registry
+    from runner.providers.declared.reader import read_providers
 
-    declare()
-    if common.providers:
-        from runner.providers.declared.reader import read_providers
-
-        declare(read_providers(Path(common.providers), list(registry())))
+    declare(read_providers(Path(common.providers), list(registry())))
+    try:
+        yield
+    finally:
+        declare()
 
 
 def _show(command: Callable[..., Any], bound: inspect.BoundArguments) -> int:
