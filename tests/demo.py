@@ -1,7 +1,7 @@
 """The demo: rehearses a manifest, shows how it stands, and checks that it ended as the example announces.
 
-Exits 0 when every job has the state its own prompt announces, every file is whole, and the bill equals the ledger of
-the pretend providers; the run's own exit code is shown (it is 1: a moderated and a failed job are part of the example).
+Exits 0 when every job has the state its own prompt announces, every file is whole, and the bill equals the ledgers of
+the pretend providers; the run's own exit code is shown (it is 1: moderated, failed and partial jobs are part of it).
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from typing import Any
 from runner.manifest import read_manifest
 from runner.media import flaw, sniff
 
-ANNOUNCED = {"sandbox:moderated": ("failed", "moderated"), "sandbox:failed": ("failed", "task_failed")}
+ANNOUNCED = {
+    "sandbox:moderated": ("failed", "moderated"),
+    "sandbox:failed": ("failed", "task_failed"),
+    "sandbox:partial": ("partial", "task_failed"),
+}
 COMMAND = [str(Path(sys.executable).with_name("runner"))]
 
 
