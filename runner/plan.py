@@ -26,10 +26,12 @@ NEW, KEPT, GONE = "new", "kept", "gone"
 
 @dataclass(slots=True)
 class Bill:
-    """What is still to be paid on one account: `jobs` of them, `estimated` credits at most, `unpriced` without a price.
-    `learned` counts those whose price is not documented but known from what such a request was charged before."""
+    """What is still to be paid on one account: `jobs` of them, from `least` to `estimated` credits, `unpriced` without a
+    price. `learned` counts those whose price is not documented but known from what such a request was charged
+    before."""
 
     jobs: int = 0
+    least: Decimal = ZERO
     estimated: Decimal = ZERO
     unpriced: int = 0
     learned: int = 0
@@ -37,13 +39,19 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One job of the manifest and how the queue stands to it. `estimate` None: no price is known."""
+    """One job of the manifest and how the queue stands to it. `estimate` is what it costs at most (None: no price is
+    known)."""
 
     order: Order
     status: str
     known: Known | None
     estimate: Decimal | None
     learned: bool = False
+
+    @property
+    def least(self) -> Decimal | None:
+        """What it costs at least: less than the estimate where the provider measures something first."""
+        return self.order.estimated.low if self.order.estimated else self.estimate
 
     @property
     def unpaid(self) -> bool:
@@ -110,6 +118,7 @@ async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: 
 
 def _add(bill: Bill, line: Line) -> None:
     bill.jobs += 1
+    bill.least += line.least or ZERO
     bill.estimated += line.estimate or ZERO
     bill.unpriced += line.estimate is None
     bill.learned += line.learned

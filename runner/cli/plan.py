@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as _json
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from runner import plan as planning
 from runner.cli.app import EVERYDAY, AllowFiles, Common, Json
 from runner.cli.assembly import Order, opened_for_reading, read_order
 from runner.cli.output import emit, encode, line
-from runner.cli.summary import say, show_plan
+from runner.cli.summary import between, say, show_plan
 from runner.clock import Clock
 from runner.ledger import as_text
 from runner.plan import Bill, Line, Plan
@@ -50,17 +49,19 @@ async def _print_text(order: Order, made: Plan, store: Store | None) -> None:
         if shown == SHOWN:
             line(f"… and {order.survey.jobs - SHOWN} more (--json lists all)")
             break
-        line(_text(job.status, job.order.account, job.order.model, job.estimate, job.order.output))
+        cost = between(job.least, job.estimate)
+        line(_text(job.status, job.order.account, job.order.model, cost, job.order.output))
         shown += 1
     async for work in planning.gone(made, store):
-        line(_text(planning.GONE, work.account, work.model, work.estimated, work.output))
+        cost = between(work.estimated, work.estimated)
+        line(_text(planning.GONE, work.account, work.model, cost, work.output))
     show_plan(console, made)
     if made.gone:
         say(console, "gone jobs that are unpaid will be cancelled by `run`; paid ones are left as they are")
 
 
-def _text(status: str, account: str, model: str, estimate: Decimal | None, output: str) -> str:
-    return f"{status:5} {account:14} {model:26} {as_text(estimate) or 'unpriced':>10}  {output}"
+def _text(status: str, account: str, model: str, cost: str, output: str) -> str:
+    return f"{status:5} {account:15} {model:26} {cost:>10}  {output}"
 
 
 async def _print_json(order: Order, made: Plan, store: Store | None) -> None:

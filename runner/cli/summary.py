@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 
 from rich.console import Console
 
@@ -61,12 +62,19 @@ def _show_files(console: Console, files: Sequence[Outgoing]) -> None:
 
 
 def _price(bill: Bill) -> str:
-    words = [] if bill.unpriced == bill.jobs else [f"{as_text(bill.estimated)} credits"]
+    words = [] if bill.unpriced == bill.jobs else [f"{between(bill.least, bill.estimated)} credits"]
     if bill.learned:
         words.append(f"{bill.learned} of them by what such requests were charged before")
     if bill.unpriced:
         words.append(f"{bill.unpriced} without a known price")
     return ", ".join(words)
+
+
+def between(least: Decimal | None, most: Decimal | None) -> str:
+    """An amount, or the interval that it lies in."""
+    if most is None:
+        return "unpriced"
+    return as_text(most) or "" if least is None or least == most else f"{as_text(least)}–{as_text(most)}"
 
 
 async def show_left_alone(console: Console, engine: Engine) -> None:
