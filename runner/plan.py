@@ -26,8 +26,8 @@ NEW, KEPT, GONE = "new", "kept", "gone"
 
 @dataclass(slots=True)
 class Bill:
-    """What is still to be paid on one account: `jobs` of them, from `least` to `estimated` credits, `unpriced` without a
-    price. `learned` counts those whose price is not documented but known from what such a request was charged
+    """What is still to be paid on one account: `jobs` of them, from `least` to `estimated` credits, `unpriced` without
+    a price. `learned` counts those whose price is not documented but known from what such a request was charged
     before."""
 
     jobs: int = 0
