@@ -37,3 +37,15 @@ async def postgres_database(postgres_url: str) -> AsyncIterator[str]:
     """`postgresql+asyncpg://…` of an empty database of the test's own, dropped afterwards."""
     async with fresh_database(postgres_url) as url:
         yield url
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the documents' lines came to (tests/test_documents.py), as a table."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    told = {value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "document"}
+    if not told:
+        return
+    terminalreporter.section("the providers' documents")
+    for line in sorted(told):
+        provider, kind, what, came_to = line.split("|")
+        terminalreporter.write_line(f"{provider:15} {kind:8} {what[:60]:60} {came_to}")
