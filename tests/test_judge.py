@@ -114,7 +114,7 @@ CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "a success with one file of two": ("complete", lambda: task("vid_1", outputs=2)),
     "a file cut short": ("complete", lambda: first_file(whole=False)),
     "a part left behind": ("complete", lambda: replace(CLEAN, strays=(Path("renders/.x.part"),))),
-    "one task too many at once": ("limits", lambda: replace(CLEAN, seen={HORSE: Seen(5, 60, 0)})),
+    "one task too many at once, beside a held job's": ("limits", lambda: replace(CLEAN, seen={HORSE: Seen(6, 60, 0)})),
     "one request too many in a minute": ("limits", lambda: replace(CLEAN, seen={HORSE: Seen(4, 61, 0)})),
     "a leaked key": ("leaks", lambda: replace(CLEAN, remarks=("leaks: key_in_query",))),
     "a step that no table knows": ("edges", lambda: step(Step(3, "accepted", "held", "running"))),

@@ -3,7 +3,7 @@
 `fetch_output` makes one try and says, as a value, what to do next. `sidecar` writes the facts beside an output.
 """
 
-from runner.downloads.fetch import fetch_output
+from runner.downloads.fetch import fetch_output, give_up
 from runner.downloads.outcomes import (
     DiskTrouble,
     FreshUrl,
@@ -26,5 +26,6 @@ __all__ = [
     "Refused",
     "Wanted",
     "fetch_output",
+    "give_up",
     "sidecar",
 ]

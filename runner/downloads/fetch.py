@@ -57,6 +57,19 @@ async def fetch_output(fetcher: Fetcher, clock: Clock, want: Wanted) -> Outcome:
     return outcome
 
 
+async def give_up(want: Wanted) -> None:
+    """Clears away what is here of an output that nobody fetches any more. A disk in the way is no trouble then."""
+    part, hand = Part(want), _Hand()
+    try:
+        if await hand.do(part.open) is None:
+            await hand.do(part.discard)
+    except OSError:
+        return
+    finally:
+        closed = hand.leave(part.close)
+    await closed
+
+
 async def _receive(fetcher: Fetcher, clock: Clock, want: Wanted, part: Part, hand: _Hand) -> Outcome:
     """Asks for what is missing, and once more for everything where the answer does not fit what is here."""
     while not part.complete:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from runner.downloads import DiskTrouble, FreshUrl, Later, Published, Refused, Wanted, fetch_output
+from runner.downloads import DiskTrouble, FreshUrl, Later, Published, Refused, Wanted, fetch_output, give_up
 from runner.downloads.outcomes import Outcome
 from runner.errors import ErrorKind
 from runner.expand.keys import parse_spec
@@ -31,17 +31,23 @@ async def fetch(desk: Desk, work: Work, claim: Claim) -> None:
 
     Outputs published in an earlier try that was cut short are recognised and adopted: nothing is fetched twice.
     """
-    rows = await desk.store.read(outputs_of, work.id)
-    outcomes = {row.index: await fetch_output(desk.fetcher, desk.clock, _wanted(work, row)) for row in rows if row.url}
-    published = tuple(
-        _published(row, outcomes[row.index]) for row in rows if isinstance(outcomes.get(row.index), Published)
-    )
-    troubles = [(row, outcomes[row.index]) for row in rows if row.index in outcomes and not row.thumbnail]
-    troubles = [(row, outcome) for row, outcome in troubles if not isinstance(outcome, Published)]
+    wanted = [row for row in await desk.store.read(outputs_of, work.id) if row.url]
+    outcomes = [(row, await fetch_output(desk.fetcher, desk.clock, _wanted(work, row))) for row in wanted]
+    published = tuple(_published(row, outcome) for row, outcome in outcomes if isinstance(outcome, Published))
+    missing = [(row, outcome) for row, outcome in outcomes if not isinstance(outcome, Published)]
+    troubles = [outcome for row, outcome in missing if not row.thumbnail]
     if troubles:
-        await desk.record(_not_yet(desk, work, claim, [outcome for _, outcome in troubles], published))
+        await desk.record(_not_yet(desk, work, claim, troubles, published))
     else:
-        await desk.record(_completed(desk, work, claim, published))
+        given_up = await _give_up(work, [row for row, _ in missing])
+        await desk.record(_completed(desk, work, claim, (*published, *given_up)))
+
+
+async def _give_up(work: Work, thumbnails: Sequence[OutputRow]) -> tuple[OutputRow, ...]:
+    """A thumbnail that did not come holds up nobody: nothing is left of it, its address neither."""
+    for row in thumbnails:
+        await give_up(_wanted(work, row))
+    return tuple(replace(row, url=None) for row in thumbnails)
 
 
 def _wanted(work: Work, row: OutputRow) -> Wanted:
@@ -87,8 +93,7 @@ def _time(moment: Any) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
-def _published(row: OutputRow, outcome: Outcome | None) -> OutputRow:
-    assert isinstance(outcome, Published)
+def _published(row: OutputRow, outcome: Published) -> OutputRow:
     return replace(row, url=None, path=str(outcome.path), size=outcome.bytes, sha256=outcome.sha256,
                    media_type=outcome.media_type)  # fmt: skip
 

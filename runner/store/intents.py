@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
 
-from sqlalchemy import Connection, Executable, bindparam, insert, select, text, type_coerce, update
+from sqlalchemy import Connection, Executable, bindparam, func, insert, select, text, type_coerce, update
 
 from runner.jobs import Event, State
-from runner.ledger import ZERO, reserve
+from runner.ledger import ZERO, reserve, to_micros
 from runner.store.accounts import LockedAccount
 from runner.store.changes import attempts, book, events, jobs
 from runner.store.rows import INTEGER, add, parameter, rowset, run
@@ -143,8 +143,13 @@ def intend(
 
 
 def _take_queued(connection: Connection, now: datetime, worker: int, intents: Sequence[Intent]) -> dict[int, int]:
-    """Leases those of the jobs that still are queued and free; returns the lease of each."""
-    rows = [{"id": i.job_id, "generation": i.generation, "lease": new_lease()} for i in intents]
+    """Leases those of the jobs that still are queued and free; returns the lease of each. A price that nobody knew when
+    the job was planned, and that was learned since, is noted."""
+    rows = [
+        {"id": i.job_id, "generation": i.generation, "lease": new_lease(),
+         "estimate": None if i.estimate is None else to_micros(i.estimate)}
+        for i in intents
+    ]  # fmt: skip
     fixed = {"worker": worker, "now": ticks(now)}
     statement = _take_statement(connection.dialect.name)
     result = connection.execute(statement, {**parameter(rows), **fixed})
@@ -153,12 +158,13 @@ def _take_queued(connection: Connection, now: datetime, worker: int, intents: Se
 
 @cache
 def _take_statement(dialect: str) -> Executable:
-    v = rowset(dialect, {"id": INTEGER, "generation": INTEGER, "lease": INTEGER})
+    v = rowset(dialect, {"id": INTEGER, "generation": INTEGER, "lease": INTEGER, "estimate": INTEGER})
     now = bindparam("now", type_=INTEGER)
     return (
         update(jobs)
         .values(state=State.SUBMITTING.value, lease=v.c.lease, owner=bindparam("worker", type_=INTEGER),
-                attempts=jobs.c.attempts + 1, updated_at=now)
+                attempts=jobs.c.attempts + 1, updated_at=now,
+                estimated=func.coalesce(jobs.c.estimated, v.c.estimate, type_=INTEGER))
         .where(jobs.c.id == v.c.id, QUEUED, jobs.c.lease.is_(None), jobs.c.generation == v.c.generation,
                type_coerce(jobs.c.due_at, INTEGER) <= now)
         .returning(jobs.c.id, jobs.c.lease)

@@ -222,11 +222,16 @@ def complete(evidence: Evidence) -> Iterator[str]:
 
 
 def limits(evidence: Evidence) -> Iterator[str]:
-    """The provider saw more tasks at once, or more requests in 60 s, than were allowed."""
+    """The provider saw more tasks at once, or more requests in 60 s, than were allowed.
+
+    A held job keeps no slot: what the provider may have accepted for it goes on beside the others.
+    """
+    owners = _owner(evidence)
     for account, allowed in evidence.limits.items():
         seen = evidence.seen.get(account)
-        if seen is not None and seen.in_flight > allowed.concurrency:
-            yield f"{account}: {seen.in_flight} tasks at once, {allowed.concurrency} allowed"
+        nobodys = sum((task.account, task.id) not in owners for task in evidence.tasks if task.account == account)
+        if seen is not None and seen.in_flight > allowed.concurrency + nobodys:
+            yield f"{account}: {seen.in_flight} tasks at once, {allowed.concurrency} allowed, {nobodys} nobody's"
         if seen is not None and seen.per_minute > allowed.per_minute:
             yield f"{account}: {seen.per_minute} requests in 60 s, {allowed.per_minute} allowed"
 
