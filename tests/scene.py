@@ -30,7 +30,13 @@ from runner.store.enqueue import AccountSettings, NewBatch, NewJob, enqueue, sav
 from runner.store.queries import stream
 from runner.store.work import Work
 
-VIDEO = {"happyhorse": "doubao-seedance-2-0", "seedance2ai": "seedance"}
+VIDEO = {
+    "happyhorse": "doubao-seedance-2-0",
+    "seedance2ai": "seedance",
+    "seedhorse": "Seedance 2.0",
+    "seedhorse-video": "seedance-2.0",
+    "seegen": "sd2",
+}
 
 
 @dataclass
@@ -48,6 +54,7 @@ class Scene:
     windows: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     exclusive: bool = False
     leave: bool = False
+    callback_url: str | None = None
 
     def ask(
         self,
@@ -56,13 +63,15 @@ class Scene:
         *,
         model: str | None = None,
         files: Mapping[str, Path] | None = None,
+        urls: Sequence[Mapping[str, Any]] = (),
         **more: Any,
     ) -> None:
-        """One more video job (or of another model); `files`: role → a local file below the folder."""
+        """One more video job (or of another model); `files`: role → a local file below the folder; `urls`: further
+        references, as a spec has them."""
         model = model or VIDEO[provider]
-        fields = {"prompt": prompt, **more}
-        pinned = [_pinned(self.folder, role, path) for role, path in (files or {}).items()]
-        references = [Reference(p["role"], p["url"], p["path"]) for p in pinned]
+        fields = {"prompt": prompt, **more} if prompt else more
+        pinned = [*(_pinned(self.folder, role, path) for role, path in (files or {}).items()), *urls]
+        references = [Reference(p["role"], p["url"], p.get("path"), p.get("review", False)) for p in pinned]
         composed = compose(registry()[provider], model, fields, references)
         assert not composed.faults, composed.faults
         spec = json.dumps({"fields": fields, "params": {}, "references": pinned}, default=str)
@@ -72,6 +81,7 @@ class Scene:
                 f"{number:064x}", "job", 1, provider, provider, composed.model, composed.shape, spec, "{}",
                 f"out/{provider}-{number}.{composed.extension}", "m.yaml", 0,
                 composed.price.high if composed.price else None,
+                any(registry()[provider].must_register(registry()[provider].model(model), r) for r in references),
             )
         )  # fmt: skip
 
@@ -127,7 +137,7 @@ class Scene:
         line = await stack.enter_async_context(Line(credentials, self.clock))
         fetcher = await stack.enter_async_context(Fetcher(allow_private=True))
         desk = Desk(name, provider, line, fetcher, store, self.clock, mark, interval, timeout)
-        desk.exclusive, desk.leave = self.exclusive, self.leave
+        desk.exclusive, desk.leave, desk.callback_url = self.exclusive, self.leave, self.callback_url
         return Lane(desk)
 
 
