@@ -17,7 +17,7 @@ def standing(here: Trial) -> dict[Path, tuple[int, int]]:
 def test_a_finished_batch_again_costs_nothing_and_changes_nothing(tmp_path: Path) -> None:
     with trial(tmp_path, PROVIDERS, seed="again", speed=100, render=20) as here:
         here.orders.grow(few(PROVIDERS))
-        first = here.run()
+        first = here.run_out()
         asked, bill, files, jobs = here.sandbox.requests(), here.sandbox.ledger(), standing(here), here.jobs()
         assert judge(here.evidence(first)).clean, str(judge(here.evidence(first)))
         assert first.code == 1, "two of the jobs are moderated"

@@ -14,12 +14,18 @@ from urllib.parse import quote
 import pytest
 from torture.canary import Canary, hits
 from torture.commands import Ended
-from torture.manifests import PROVIDERS
+from torture.manifests import PROVIDERS, few
 from torture.trial import Trial, trial
 from torture.waiting import until
 
-# One looks like a key, the other like nothing that a pattern knows; both need escapes in JSON and in URLs.
-KEYS = {"happyhorse": 'sk_live_7Qz/f+"Kd9=\\Vw2x&Jm4%R', "seedance2ai": 'Gt5}hB8"y/Pn3+c\\Zr6=Lk1&uW0~e'}
+# The first looks like a key, the others like nothing that a pattern knows; all need escapes in JSON and in URLs.
+KEYS = {
+    "happyhorse": 'sk_live_7Qz/f+"Kd9=\\Vw2x&Jm4%R',
+    "seedance2ai": 'Gt5}hB8"y/Pn3+c\\Zr6=Lk1&uW0~e',
+    "seedhorse": 'Wd4[xN7"k/Qs2+v\\Fy9=Ht3&aE6~o',
+    "seedhorse-video": 'Lu1{zC5"p/Xk8+m\\Jb4=Rw7&iD2~s',
+    "seegen": 'Yv6(oT3"g/Mh9+d\\Pq1=Sf5&cU8~n',
+}
 CANARIES = [Canary(key) for key in KEYS.values()]
 FAULTS = (
     "lost_answer@submit=0.2,error_after_charge@submit=0.1,rate_limited@poll=0.1,poll_500=0.1,reset_download=0.3,"
@@ -32,7 +38,7 @@ def caged(tmp_path: Path) -> Iterator[Trial]:
     """Providers who know our keys and misbehave, and a runner that says all it can."""
     flags = ("-vv", "--log-file", str(tmp_path / "all.log"))
     with trial(tmp_path, PROVIDERS, seed="canary", speed=60, render=30, faults=FAULTS, keys=KEYS, flags=flags) as here:
-        here.orders.grow({"hh-video": 3, "hh-upload": 1, "hh-moderated": 1, "sd-video": 4, "sd-batch": 1})
+        here.orders.grow(few(PROVIDERS))
         yield here
 
 
@@ -41,7 +47,7 @@ def test_it_is_nowhere_while_a_run_is_killed_and_goes_on(caged: Trial) -> None:
     until(lambda: caged.sandbox.tasks() >= 4, "some orders")
     arguments = Path(f"/proc/{running.process.pid}/cmdline").read_bytes()
     assert b"orders.yaml" in arguments
-    assert [canary.sings(arguments) for canary in CANARIES] == [None, None]
+    assert not any(canary.sings(arguments) for canary in CANARIES)
     running.send(signal.SIGKILL)
     caged.commands.over(running)
     wal = Path(caged.queue + "-wal")
@@ -63,7 +69,8 @@ def test_it_is_nowhere_after_refusals_and_echoes(caged: Trial) -> None:
     caged.sandbox.fault("redirect", "seedance2ai", when="submit", location=echo)
     caged.sandbox.post("keys", provider="happyhorse", key=KEYS["happyhorse"], revoked=True)
     ended = caged.run()
-    assert ended.code == 5, ended.said()
+    assert ended.code in (4, 5), ended.said()  # held jobs of the others come before a stopped account
+    assert "is stopped" in ended.err
     assert hits(caged.folder, CANARIES) == []
 
 

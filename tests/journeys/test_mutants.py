@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from torture.judge import Verdict, judge
-from torture.manifests import PROVIDERS, Limits
+from torture.manifests import PAIR, Limits
 from torture.trial import Trial, trial
 
 LIMITS = {"happyhorse": Limits(4, 60), "seedance2ai": Limits(6, 20)}
@@ -39,13 +39,15 @@ MUTANTS = {
         ownership.interrupted = forgetful
     """, "request-sent:2", {"hh-video": 4}),
     "an open question is given up": Mutant("lost", """
-        from types import SimpleNamespace
-        from runner.jobs import TRANSITIONS, Event, State
+        from dataclasses import replace
+        from runner.jobs import TRANSITIONS, Change, Event, State
         from runner.lifecycle import looking
-        looking.State = SimpleNamespace(**{state.name: state for state in State} | {"HELD": State.CANCELLED})
-        looking.identify = lambda *more: {}
-        looking.after_look = lambda *more: SimpleNamespace(again_at=None)
         TRANSITIONS[Event.NOT_FOUND][State.UNKNOWN] = State.CANCELLED
+        looking.identify = lambda *more: {}
+        def careless(look):
+            gone = replace(look.standing, state=State.CANCELLED)
+            return Change(Event.NOT_FOUND, look.job_id, State.UNKNOWN, look.lease, look.now, gone)
+        looking.after_look = careless
     """, "answer-read:1"),
     "what a refund gave back is not booked": Mutant("ledger_difference", """
         from runner import ledger
@@ -85,7 +87,7 @@ def _tried(folder: Path, mutant: Mutant) -> Verdict:
     lines = mutant.patch.splitlines()
     (folder / "patch").mkdir(parents=True)
     (folder / "patch" / "sitecustomize.py").write_text("\n".join(line[8:] for line in lines))
-    with trial(folder, PROVIDERS, seed="mutant", speed=60, render=30, limits=LIMITS) as here:
+    with trial(folder, PAIR, seed="mutant", speed=60, render=30, limits=LIMITS) as here:
         here.orders.grow(mutant.orders)
         _broken(here, folder, RUNNER_FAILPOINT=mutant.wish)
         _broken(here, folder)

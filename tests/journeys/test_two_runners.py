@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from torture.commands import Ended, Running
 from torture.evidence import Step
 from torture.judge import judge
-from torture.manifests import PROVIDERS, Limits
+from torture.manifests import PAIR, Limits
 from torture.trial import Trial, trial
 from torture.waiting import until
 
@@ -80,7 +80,7 @@ def test_a_queue_is_free_once_its_owner_is_gone(tmp_path: Path, number: signal.S
 def test_two_workers_share_one_database(tmp_path: Path, postgres_database: str) -> None:
     limits = {"happyhorse": Limits(3, 60), "seedance2ai": Limits(5, 120)}
     setting = trial(
-        tmp_path, PROVIDERS, seed="pg", speed=20, render=40, queue=postgres_database, limits=limits,
+        tmp_path, PAIR, seed="pg", speed=20, render=40, queue=postgres_database, limits=limits,
         faults="lost_answer@submit=0.1,error_after_charge@submit=0.05,reset_download=0.1",
     )  # fmt: skip
     with setting as here:
@@ -134,7 +134,7 @@ def test_quick_restarts_keep_the_limits(tmp_path: Path) -> None:
     Each run dies of its eighth answer, so the next one starts as soon as the limits let it.
     """
     limits = {"happyhorse": Limits(6, 10), "seedance2ai": Limits(12, 40)}
-    with trial(tmp_path, PROVIDERS, seed="quick", speed=6, render=36000, limits=limits) as here:
+    with trial(tmp_path, PAIR, seed="quick", speed=6, render=36000, limits=limits) as here:
         here.orders.grow({"hh-video": 8, "hh-upload": 2, "sd-video": 20})
         for _ in range(RESTARTS):
             assert here.run(RUNNER_FAILPOINT="answer-read:8").code == 137

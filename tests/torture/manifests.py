@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROVIDERS = ("happyhorse", "seedance2ai", "seedhorse", "seedhorse-video", "seegen")
+PAIR = ("happyhorse", "seedance2ai")  # opposites: one has a history and no keys, the other keys and no history
 TAKES = 3
 
 
