@@ -436,11 +436,12 @@ async def test_an_empty_file_is_as_good_as_none(queue: Path) -> None:
         assert len(await rows(store, jobs)) == 3
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("what", ["folder", "pipe"])
-async def test_what_is_no_file_is_no_queue(queue: Path, what: str) -> None:
+async def test_what_is_no_file_is_no_queue(queue: Path, what: str, way: str) -> None:
     queue.mkdir() if what == "folder" else os.mkfifo(queue)
     with pytest.raises(LocalError, match="not a regular file"):
-        async with open_store(str(queue), HandClock(), own=True):
+        async with WAYS[way](str(queue), HandClock()):
             pass
 
 
