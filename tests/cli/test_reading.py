@@ -62,6 +62,8 @@ def told(museum: Museum) -> dict[str, Ended]:
         "schema": ["schema"],
         "bad-plan": ["plan", str(bad), "--json"],
         "bad-job": ["show", "beef", "--json"],
+        "bad-batch": ["jobs", "--batch", "allay", "--json"],
+        "bad-provider": ["providers", "seedance3ai", "--json"],
     }
     commands |= {f"show-{name}": ["show", str(ids[name]), "--json"] for name in SHOWN}
     return dict(zip(commands, museum.place.together(*commands.values()), strict=True))
@@ -177,7 +179,7 @@ def test_the_schema_is_a_json_schema(told: dict[str, Ended]) -> None:
     assert {"version", "batch", "jobs"} <= set(schema["properties"])
 
 
-@pytest.mark.parametrize("name", ["bad-plan", "bad-job"])
+@pytest.mark.parametrize("name", ["bad-plan", "bad-job", "bad-batch"])
 def test_an_error_as_data(name: str, told: dict[str, Ended], museum: Museum) -> None:
     """Every problem on stdout, with its place where it has one; one clear text on stderr."""
     ended = told[name]
@@ -187,6 +189,12 @@ def test_an_error_as_data(name: str, told: dict[str, Ended], museum: Museum) -> 
         assert list(problem) == ["code", "file", "line", "col", "endcol", "msg", "help"]
     said = ended.err.splitlines()
     golden(name, normal({"stdout": parsed(ended), "stderr": said}, museum.place.folder))
+
+
+def test_an_unknown_provider_is_told_and_the_nearest_named(told: dict[str, Ended]) -> None:
+    [problem] = parsed(told["bad-provider"])["problems"]
+    assert told["bad-provider"].code == 2
+    assert problem["help"].startswith('did you mean "seedance2ai"? providers: ')
 
 
 # -- results on stdout, everything else on stderr ---------------------------------------------------------------------
