@@ -22,7 +22,7 @@ from runner.cli.accounts import Member, check_speed, lanes, limits_of, of_manife
 from runner.cli.output import say
 from runner.clock import Clock
 from runner.engine import Engine, Exit
-from runner.errors import InputError, NoQueue
+from runner.errors import InputError, LocalError, NoQueue
 from runner.expand import Survey
 from runner.manifest import Manifest
 from runner.plan import Plan
@@ -84,6 +84,17 @@ async def opened_for_reading(db: str, clock: Clock) -> AsyncIterator[Store | Non
         with contextlib.suppress(NoQueue):
             store = await stack.enter_async_context(read_store(db, clock))
         yield store
+
+
+async def must_exist(db: str, clock: Clock) -> None:
+    """Raises NoQueue where there is none. Whatever else is wrong with it is told, or mended, when it is opened."""
+    try:
+        async with read_store(db, clock):
+            return
+    except NoQueue:
+        raise
+    except LocalError:
+        return
 
 
 async def clock_of(options: RunOptions) -> Clock:

@@ -177,6 +177,8 @@ def _not_ours(url: URL, tables: Iterable[str]) -> LocalError:
 
 def _damaged(url: URL, error: DBAPIError) -> LocalError:
     message = f"{_name(url)} cannot be used: {error.orig}{_header(url, error)}"
+    if not engines.is_sqlite(url):
+        return LocalError(message, "check the URL given with --db or RUNNER_DB; nothing was changed")
     return LocalError(message, "was it damaged, or is it something else? nothing was changed")
 
 

@@ -465,7 +465,10 @@ def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount() -> None:
     assert place.file_system(Path("/no/such/folder/yet")) == place.file_system(Path("/"))
 
 
-@pytest.mark.parametrize("url", ["mysql://u:SECRET@h/db", "sqlite://", "postgres ql://SECRET", "oracle://SECRET@h"])
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://u:SECRET@h/db", "sqlite://", "postgres ql://SECRET", "oracle://SECRET@h", "postgresql://u:SECRET@h:x/db"],
+)
 def test_what_is_neither_a_path_nor_a_known_engine_is_refused_without_its_secrets(url: str) -> None:
     with pytest.raises(InputError) as refused:
         engines.parse(url)
