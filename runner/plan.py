@@ -20,6 +20,7 @@ from runner.store.queries import PAGE, Known, counts, known_states, page_after
 from runner.store.work import Work, learned
 
 CHUNK = 500
+NAMED = 20  # jobs that are gone, named one by one
 NEW, KEPT, GONE = "new", "kept", "gone"
 
 
@@ -56,12 +57,15 @@ class Line:
 
 @dataclass(slots=True)
 class Plan:
+    """`first_gone`: the first of those that are gone, where a person is to see them before anything is done."""
+
     manifest: Manifest
     survey: Survey
     new: int = 0
     kept: int = 0
     gone: int = 0
     revived: int = 0
+    first_gone: list[Work] = field(default_factory=list)
     bills: dict[str, Bill] = field(default_factory=dict)
 
     @property
@@ -156,6 +160,15 @@ async def gone(plan: Plan, store: Store | None) -> AsyncIterator[Work]:
         last = page[-1].id
         if len(page) < PAGE:
             return
+
+
+async def first_gone(plan: Plan, store: Store | None) -> list[Work]:
+    found: list[Work] = []
+    async for work in gone(plan, store):
+        found.append(work)
+        if len(found) == NAMED:
+            break
+    return found
 
 
 def orders_of(manifest: Manifest, surveyed: Survey) -> Iterator[Order]:

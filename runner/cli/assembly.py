@@ -71,9 +71,11 @@ def read_order(path: Path) -> Order:
 
 
 async def plan_against(order: Order, db: str, clock: Clock, root: Path) -> Plan:
-    """The plan against the queue at `db`, which is neither made nor locked by this."""
+    """The plan against the queue at `db`, which is neither made nor locked by this; what is gone is named in it."""
     async with opened_for_reading(db, clock) as store:
-        return await planning.make(order.manifest, order.survey, store, root)
+        plan = await planning.make(order.manifest, order.survey, store, root)
+        plan.first_gone = await planning.first_gone(plan, store)
+        return plan
 
 
 @asynccontextmanager
