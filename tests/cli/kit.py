@@ -6,15 +6,17 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torture.commands import Commands, Ended, Running
+from torture.commands import HOME, Commands, Ended, Running
 from torture.providers import Providers, serving
 
 SPEED = 30.0  # every wait of both sides is divided by this; a deadline of the network is then 4 s or 2 s
@@ -23,6 +25,9 @@ GOLDEN = Path(__file__).parent / "golden"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")  # RFC 3339 in UTC, as design.md section 10 has it
 TASK = re.compile(r"\b(?:sd2|vid|img)_\w+")
 LOCAL_TIME = re.compile(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d")  # as people are told a moment
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass
@@ -59,6 +64,11 @@ class Place:
         """Several commands side by side."""
         return side_by_side(self.commands, commands, **more)
 
+    def each(self, works: Mapping[K, Callable[[], V]]) -> dict[K, V]:
+        """What each of these gives, all of them side by side."""
+        with ThreadPoolExecutor(HANDS) as hands:
+            return dict(zip(works, hands.map(lambda work: work(), works.values()), strict=True))
+
     def tasks(self, provider: str) -> list[Mapping[str, Any]]:
         """What was ordered there, by the provider's own ledger, oldest first."""
         accounts = self.sandbox.ledger()["providers"].get(provider, {"accounts": {}})["accounts"].values()
@@ -73,6 +83,29 @@ def side_by_side(commands: Commands, words: Iterable[Sequence[str | Path]], **mo
     """Several commands in no order: none of them may depend on another."""
     with ThreadPoolExecutor(HANDS) as hands:
         return list(hands.map(lambda each: commands.run(*map(str, each), **more), words))
+
+
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, sys
+from runner.cli import main
+for words in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
+
+
+def in_one_process(commands: Commands, words: Sequence[Sequence[str]]) -> list[Ended]:
+    """Many small commands through the program's entry, in a single process: most of a small one is its start."""
+    own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER], cwd=commands.folder, env={**own, **HOME, **commands.environment},
+        input=json.dumps(words), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return [Ended(tuple(each), *line, 0.0) for each, line in zip(words, lines, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 
 import asyncpg
-import pytest
 from postgres import private_cluster
 from sqlalchemy import make_url
 from torture.commands import Commands, Ended
@@ -18,10 +17,7 @@ from torture.commands import Commands, Ended
 from cli.kit import side_by_side
 from cli.museum import Museum
 
-READ = (("status",), ("jobs",), ("show", "1"), ("credits",))
-DECIDE = (("retry", "1"), ("cancel", "1"), ("resolve", "1", "--abandon"))
-RUN = (("run",),)
-FEW = (READ[0], DECIDE[0], RUN[0])  # one of each way in which a queue is opened
+READ, DECIDE, RUN = ("status",), ("retry", "1"), ("run",)  # the three ways in which a queue is opened
 PASSWORD = "Zq8-Hidden-Word"
 MANIFEST = """\
 version: 1
@@ -67,22 +63,23 @@ def notebook(path: Path) -> None:
 
 STRANGERS: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "prose": (prose, 'it begins with "version:"'),
-    "a short text": (short, 'it begins with "hi"'),
-    "a picture": (picture, "PNG"),
-    "another program's database": (notebook, "it holds other tables: notes"),
-    "a folder": (Path.mkdir, "is not a regular file"),
+    "short": (short, 'it begins with "hi"'),
+    "picture.png": (picture, "PNG"),
+    "notebook.sqlite": (notebook, "it holds other tables: notes"),
+    "folder": (Path.mkdir, "is not a regular file"),
 }
 
 
-@pytest.mark.parametrize("what", STRANGERS)
-def test_what_is_no_queue_is_named_and_left_alone(tmp_path: Path, what: str) -> None:
+def test_what_is_no_queue_is_named_and_left_alone(tmp_path: Path) -> None:
     """B89."""
-    make, words = STRANGERS[what]
-    make(tmp_path / "thing")
+    for name, (make, _) in STRANGERS.items():
+        make(tmp_path / name)
     before = digests(tmp_path)
-    for ended in refused(Commands(tmp_path, {"RUNNER_DB": "thing"}), *FEW):
-        assert str(tmp_path / "thing") in ended.err
-        assert words in ended.err
+    asked = [(way, name) for name in STRANGERS for way in (READ, RUN)] + [(DECIDE, "folder"), (DECIDE, "prose")]
+    told = refused(Commands(tmp_path, {}), *((*way, "--db", name) for way, name in asked))
+    for ended, (_, name) in zip(told, asked, strict=True):
+        assert str(tmp_path / name) in ended.err
+        assert STRANGERS[name][1] in ended.err
     assert digests(tmp_path) == before
 
 
@@ -92,7 +89,7 @@ def test_a_queue_of_a_newer_program_is_left_alone(museum: Museum, tmp_path: Path
     with closing(sqlite3.connect(queue)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     before = digests(tmp_path)
-    for ended in refused(Commands(tmp_path, {"RUNNER_DB": str(queue)}), *FEW):
+    for ended in refused(Commands(tmp_path, {"RUNNER_DB": str(queue)}), READ, DECIDE, RUN):
         assert "schema 9999, which is newer than this program" in ended.err
         assert "install the newer runner" in ended.err
     assert digests(tmp_path) == before
@@ -100,7 +97,7 @@ def test_a_queue_of_a_newer_program_is_left_alone(museum: Museum, tmp_path: Path
 
 def test_without_a_queue_nothing_is_made(tmp_path: Path) -> None:
     """A misspelt place must not look like an empty queue, nor the wrong folder like the end of the work."""
-    for ended in refused(Commands(tmp_path, {}), *READ, *DECIDE, *RUN):
+    for ended in refused(Commands(tmp_path, {}), READ, ("jobs",), DECIDE, ("resolve", "1"), RUN):
         assert f"there is no queue at {tmp_path / 'runner.db'}" in ended.err
         assert "run a manifest first, or name the queue: --db" in ended.err
     assert digests(tmp_path) == {}
@@ -108,7 +105,7 @@ def test_without_a_queue_nothing_is_made(tmp_path: Path) -> None:
 
 def test_an_empty_file_is_no_queue_yet(tmp_path: Path) -> None:
     (tmp_path / "runner.db").touch()
-    for ended in refused(Commands(tmp_path, {}), *FEW):
+    for ended in refused(Commands(tmp_path, {}), READ, RUN):
         assert "there is no queue at" in ended.err
     assert (tmp_path / "runner.db").stat().st_size == 0
 
@@ -124,14 +121,13 @@ def test_a_plan_needs_no_queue_and_makes_none(tmp_path: Path) -> None:
 def test_the_queue_is_named_by_db_else_by_the_environment(museum: Museum, tmp_path: Path) -> None:
     given, named = museum.copy(), tmp_path / "named.db"
     commands = Commands(tmp_path, {"RUNNER_DB": str(named)})
-    by_environment = commands.run("status")
-    assert f"there is no queue at {named}" in by_environment.err
     museum.copy(named)
-    by_environment, by_option = side_by_side(commands, [("jobs", "--json"), ("jobs", "--json", "--db", str(given))])
+    by_environment, by_option, nowhere = side_by_side(
+        commands, [("jobs", "--json"), ("jobs", "--json", "--db", str(given)), ("status", "--db", "elsewhere.db")]
+    )
     assert by_environment.code == by_option.code == 0
     assert by_environment.out == by_option.out != "[]\n"
-    by_option = commands.run("status", "--db", "elsewhere.db")
-    assert f"there is no queue at {tmp_path / 'elsewhere.db'}" in by_option.err
+    assert f"there is no queue at {tmp_path / 'elsewhere.db'}" in nowhere.err
 
 
 WRONG = {
@@ -159,9 +155,9 @@ def test_a_wrong_password_is_told_and_not_shown(tmp_path: Path) -> None:
         nowhere = f"postgresql://guarded:{PASSWORD}@127.0.0.1:9/queue"
         log = ("-vv", "--log-file", "all.log")
         told = refused(Commands(tmp_path, {}), *(("status", "--db", each, *log) for each in [*urls, nowhere]),
-                       ("retry", "1", "--db", urls[0], *log), ("run", "--db", urls[0], *log))  # fmt: skip
-    at_wrong, at_right, at_nowhere, *other_ways = told
-    for ended in (at_wrong, *other_ways):
+                       (*RUN, "--db", urls[0], *log))  # fmt: skip
+    at_wrong, at_right, at_nowhere, at_work = told
+    for ended in (at_wrong, at_work):
         assert "password authentication failed" in ended.err
         assert "check the URL given with --db or RUNNER_DB" in ended.err
     assert "there is no queue at the database 'postgres'" in at_right.err

@@ -14,7 +14,7 @@ from torture.commands import Ended
 from cli.kit import TIME, golden, normal, parsed
 from cli.museum import ALLEY, Museum
 
-SHOWN = ("face", "hand", "storm", "film", "crowd", "triptych", "epic", "saga", "river", "fog", "half", "brink")
+SHOWN = ("face", "hand", "film", "crowd", "triptych", "epic", "river", "fog")
 # As ALLEY, but without a film that is paid for and without the epic that is not; with a job of a kind never made.
 EDITED = ALLEY.replace("  epic: {model: doubao-seedance-2-0, prompt: an epic, duration: 15}\n", "").replace(
     'rows: [{shot: "01", seconds: 5, motion: "slow dolly, neon"}]',
