@@ -21,6 +21,7 @@ from runner.store.queries import PAGE, Known, counts, known_states, page_after
 from runner.store.work import Work, learned
 
 CHUNK = 500
+NAMED = 20  # jobs that are gone, named one by one
 NEW, KEPT, GONE = "new", "kept", "gone"
 
 
@@ -66,7 +67,8 @@ class Line:
 @dataclass(slots=True)
 class Plan:
     """What is new, kept and gone, what is still to be paid per account, and the local `files` that will leave this
-    machine for it: those that an account does not hold already."""
+    machine for it: those that an account does not hold already. `first_gone`: the first of those that are gone, where
+    a person is to see them before anything is done."""
 
     manifest: Manifest
     survey: Survey
@@ -74,6 +76,7 @@ class Plan:
     kept: int = 0
     gone: int = 0
     revived: int = 0
+    first_gone: list[Work] = field(default_factory=list)
     bills: dict[str, Bill] = field(default_factory=dict)
     files: tuple[Outgoing, ...] = ()
 
@@ -193,6 +196,15 @@ async def gone(plan: Plan, store: Store | None) -> AsyncIterator[Work]:
         last = page[-1].id
         if len(page) < PAGE:
             return
+
+
+async def first_gone(plan: Plan, store: Store | None) -> list[Work]:
+    found: list[Work] = []
+    async for work in gone(plan, store):
+        found.append(work)
+        if len(found) == NAMED:
+            break
+    return found
 
 
 def orders_of(manifest: Manifest, surveyed: Survey) -> Iterator[Order]:

@@ -24,7 +24,7 @@ from runner.cli.output import say
 from runner.client.callbacks import CallbackPlace, listening
 from runner.clock import Clock
 from runner.engine import Engine, Exit, Lane
-from runner.errors import InputError, NoQueue
+from runner.errors import InputError, LocalError, NoQueue
 from runner.expand import Survey
 from runner.manifest import Manifest
 from runner.plan import Plan
@@ -78,9 +78,11 @@ def read_order(path: Path, allowed: Sequence[Path] | None = None) -> Order:
 
 
 async def plan_against(order: Order, db: str, clock: Clock, root: Path) -> Plan:
-    """The plan against the queue at `db`, which is neither made nor locked by this."""
+    """The plan against the queue at `db`, which is neither made nor locked by this; what is gone is named in it."""
     async with opened_for_reading(db, clock) as store:
-        return await planning.make(order.manifest, order.survey, store, root)
+        plan = await planning.make(order.manifest, order.survey, store, root)
+        plan.first_gone = await planning.first_gone(plan, store)
+        return plan
 
 
 @asynccontextmanager
@@ -91,6 +93,17 @@ async def opened_for_reading(db: str, clock: Clock) -> AsyncIterator[Store | Non
         with contextlib.suppress(NoQueue):
             store = await stack.enter_async_context(read_store(db, clock))
         yield store
+
+
+async def must_exist(db: str, clock: Clock) -> None:
+    """Raises NoQueue where there is none. Whatever else is wrong with it is told, or mended, when it is opened."""
+    try:
+        async with read_store(db, clock):
+            return
+    except NoQueue:
+        raise
+    except LocalError:
+        return
 
 
 async def clock_of(options: RunOptions) -> Clock:

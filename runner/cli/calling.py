@@ -11,6 +11,7 @@ Where several things went wrong at once, the gravest one decides.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
@@ -38,8 +39,8 @@ def call(argv: Sequence[str] | None = None) -> int:
         return _interrupted()
     except RunnerError as error:
         return _end(error, as_data=False)
-    except Exception as error:
-        return _end(_translated(error), as_data=False)
+    except Exception as error:  # while the command was being imported, or its words read
+        return _end_before_it_began(_translated(error), words)
 
 
 def _prepare_process() -> None:
@@ -142,6 +143,32 @@ def _end(error: RunnerError, *, as_data: bool) -> int:
         _log_bug(error)
     complain(error, as_data=as_data)
     return error.exit_code
+
+
+def _end_before_it_began(error: RunnerError, words: Sequence[str]) -> int:
+    """The same for trouble before anybody knew where the log goes: a bug's traceback must be in it all the same. Should
+    the log itself be of no use, the trouble comes first."""
+    from runner import log
+
+    verbosity, file = _where_to_log(words)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(RunnerError):
+            stack.enter_context(log.opened(verbosity, file))
+        return _end(error, as_data=False)
+
+
+def _where_to_log(words: Sequence[str]) -> tuple[int, Path | None]:
+    """-v and --log-file as they stand in the words, read without what has just failed."""
+    import argparse
+
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("-v", "--verbose", action="count", default=0)
+    reader.add_argument("--log-file", type=Path)
+    try:
+        found, _ = reader.parse_known_args(words)
+    except argparse.ArgumentError:  # --log-file without a file
+        return 0, None
+    return found.verbose, found.log_file
 
 
 def _log_bug(error: RunnerError) -> None:

@@ -16,7 +16,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from runner.errors import InputError, LocalError, RunnerError
+from runner.errors import InputError, LocalError, Problem, RunnerError
 from runner.ledger import as_text
 from runner.problems import UNPRINTABLE, as_json, printable, render
 
@@ -171,8 +171,8 @@ def warn(text: str) -> None:
 
 
 def complain(error: RunnerError, *, as_data: bool = False) -> None:
-    """What ended a command: one clear line, how to mend it, and every problem with its place. `as_data`: the problems
-    on stdout too, for scripts: `{"problems": [{code, file, line, col, endcol, msg, help}, …]}`."""
+    """What ended a command: one clear line, how to mend it, and every problem with its place. `as_data`: what is wrong
+    with the input on stdout too, for scripts: `{"problems": [{code, file, line, col, endcol, msg, help}, …]}`."""
     say(f"error: {error.message}", "red")
     problems = error.problems if isinstance(error, InputError) else ()
     told_already = len(problems) == 1 and problems[0].place is None
@@ -180,8 +180,8 @@ def complain(error: RunnerError, *, as_data: bool = False) -> None:
         _say_lines(render(problems))
     if error.hint and (told_already or not problems):
         _say_lines("\n".join(f"  help: {said}" for said in error.hint.splitlines()))
-    if problems and as_data:
-        emit_json({"problems": as_json(problems)})
+    if as_data and isinstance(error, InputError):
+        emit_json({"problems": as_json(problems or (Problem("", error.message, error.hint),))})
 
 
 def _say_lines(text: str, speak: Callable[[str], None] = say) -> None:

@@ -42,12 +42,12 @@ async def rehearse(
     _check_pretended(order)
     place = (folder or Path("rehearsal") / order.manifest.batch).absolute()
     queue = place / "runner.db"
-    place.mkdir(parents=True, exist_ok=True)
     anchor = await _anchor(queue)
     try:
         options = Options(state=str(place / "sandbox.db"), speed=speed, anchor=anchor, faults=faults)
     except BadOptions as error:
         raise InputError(f"rehearse: {error}") from None
+    place.mkdir(parents=True, exist_ok=True)
     async with serve(options) as sandbox:
         run = RunOptions(str(queue), _settings(order, sandbox), speed=speed, anchor=anchor, root=place)
         code = await perform(order, run, common, yes=True)

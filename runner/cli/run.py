@@ -19,6 +19,7 @@ from runner.cli.assembly import (
     RunOptions,
     clock_of,
     members_of,
+    must_exist,
     parse_caps,
     plan_against,
     prepared,
@@ -94,7 +95,9 @@ async def perform(order: Order | None, options: RunOptions, common: Common, *, y
     """Plans, asks where there is something new to pay, runs, and says how it ended."""
     console = log.console()
     clock = await clock_of(options)
-    if order is not None:
+    if order is None:
+        await must_exist(options.db, clock)  # in the wrong folder, or misspelt, "all done" would be a lie
+    else:
         members_of(order, options)  # a missing key is told before anybody is asked to pay
         plan = await plan_against(order, options.db, clock, options.root or order.manifest.folder)
         if not common.quiet:

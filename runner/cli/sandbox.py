@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,8 +63,9 @@ async def sandbox(
             list_images=list_images,
         )  # fmt: skip
         async with serve(options) as served:
+            stop = _told_to_stop()
             _announce(served, json=json)
-            return await _until_stopped(served, quiet=common.quiet)
+            return await _until_stopped(served, stop, quiet=common.quiet)
     except BadOptions as error:
         raise InputError(str(error), "see: runner sandbox --help") from None
     except StateUnusable as error:
@@ -111,14 +113,18 @@ def environment(served: Sandbox) -> list[str]:
     return lines
 
 
-async def _until_stopped(served: Sandbox, *, quiet: bool) -> int:
-    """Until SIGINT or SIGTERM (0), or until the state cannot be written any more (7)."""
-    import asyncio
+def _told_to_stop() -> asyncio.Event:
+    """What SIGINT and SIGTERM set. Before anything is announced: whoever has read where it is may end it at once."""
     import signal
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _until_stopped(served: Sandbox, stop: asyncio.Event, *, quiet: bool) -> int:
+    """Until SIGINT or SIGTERM (0), or until the state cannot be written any more (7)."""
     if not quiet:
         output.say("the sandbox is listening; Ctrl-C ends it")
     ends = [asyncio.create_task(event.wait()) for event in (stop, served.failed)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from rich.console import Console
 
+from runner.cli.decisions import title
 from runner.engine import Engine, Exit
-from runner.jobs import SETTLED, State
+from runner.jobs import SETTLED, UNPAID, State
 from runner.ledger import as_text
 from runner.plan import Bill, Plan
 from runner.problems import printable
@@ -38,6 +39,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     say(console, f"batch {plan.manifest.batch}: {plan.new} new, {plan.kept} kept, {plan.gone} gone")
     if plan.revived:
         say(console, f"  {plan.revived} of the kept ones were cancelled unpaid, and are asked for again")
+    for line in _gone(plan):
+        say(console, f"  gone: {line}")
     for account, bill in sorted(plan.bills.items()):
         say(console, f"  {account}: {bill.jobs} jobs to pay, {_price(bill)}")
         budget = plan.manifest.budget.get(account)
@@ -59,6 +62,15 @@ def _show_files(console: Console, files: Sequence[Outgoing]) -> None:
         say(console, f"  leaves this machine: {printable(str(file.path))} ({what}) to {', '.join(leaving.accounts)}")
     if len(files) > SHOWN:
         say(console, f"  leave this machine, too: +{len(files) - SHOWN} more (plan --json lists all)")
+
+
+def _gone(plan: Plan) -> Iterator[str]:
+    """What becomes of the jobs that the manifest does not ask for any more: only what is unpaid is touched."""
+    for work in plan.first_gone:
+        state = work.standing.state
+        yield f"{title(work)} is {state} and {'will be cancelled' if state in UNPAID else 'stays as it is'}"
+    if plan.gone > len(plan.first_gone) > 0:
+        yield f"and {plan.gone - len(plan.first_gone)} more (runner plan --json lists all)"
 
 
 def _price(bill: Bill) -> str:

@@ -40,7 +40,7 @@ def parse(db: str) -> URL:
         return URL.create("sqlite+aiosqlite", database=str(Path(db).expanduser().absolute()))
     try:
         url = make_url(db)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise InputError("--db is neither a path nor a database URL", "use a file path or postgresql://…") from None
     match url.get_backend_name():
         case "postgresql":

@@ -29,13 +29,20 @@ NETWORK = frozenset(
 
 
 def check(queue: Path) -> None:
-    """Raises LocalError where the queue would lie on a network file system, or is not a regular file."""
-    if queue.exists() and not queue.is_file():
-        raise LocalError(f"{queue} is not a regular file", "name another place with --db")
+    """Raises LocalError where the queue would lie on a network file system, or cannot be opened at all."""
+    check_file(queue)
     kind = file_system(queue.parent)
     if kind in NETWORK:
         raise LocalError(f"{queue} lies on a network file system ({kind}), where locks cannot be trusted",
                          "put the queue on a local disk with --db, or use PostgreSQL")  # fmt: skip
+
+
+def check_file(queue: Path) -> None:
+    """Raises LocalError for what stands there and is no file, or none of ours to read: SQLite is not even asked."""
+    if queue.exists() and not queue.is_file():
+        raise LocalError(f"{queue} is not a regular file", "name another place with --db")
+    if queue.exists() and not os.access(queue, os.R_OK):
+        raise LocalError(f"{queue} cannot be read: permission denied", "mend its permissions, or name another: --db")
 
 
 def file_system(folder: Path) -> str | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.clock import Clock
 from runner.errors import LocalError, NoQueue
 from runner.failpoints import reached
+from runner.problems import listed, quoted
 from runner.store import engines
 from runner.store.facts import new_facts
 from runner.store.tables import Table
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0001"
+HEADER = 8  # bytes of a stranger's file that are shown
 MIGRATIONS = Path(__file__).parent / "migrations"
 ADVISORY = 0x72756E6E6572  # "runner": the lock under which PostgreSQL's tables are made and changed
 
@@ -90,7 +93,7 @@ def _version(connection: Connection, url: URL) -> str | None:
         if len(version) == 1:
             return str(version[0])
     if tables:
-        raise _not_ours(url)
+        raise _not_ours(url, tables)
     return None
 
 
@@ -167,16 +170,26 @@ def no_queue(url: URL) -> NoQueue:
     return NoQueue(f"there is no queue at {_name(url)}", "run a manifest first, or name the queue: --db")
 
 
-def _not_ours(url: URL) -> LocalError:
-    return LocalError(
-        f"{_name(url)} is not a queue of runner", "name another place with --db; this one was left as it is"
-    )
+def _not_ours(url: URL, tables: Iterable[str]) -> LocalError:
+    message = f"{_name(url)} is not a queue of runner; it holds other tables: {listed(sorted(tables), 5)}"
+    return LocalError(message, "name another place with --db; this one was left as it is")
 
 
 def _damaged(url: URL, error: DBAPIError) -> LocalError:
-    return LocalError(
-        f"{_name(url)} cannot be used: {error.orig}", "was it damaged, or is it something else? nothing was changed"
-    )
+    message = f"{_name(url)} cannot be used: {error.orig}{_header(url, error)}"
+    if not engines.is_sqlite(url):
+        return LocalError(message, "check the URL given with --db or RUNNER_DB; nothing was changed")
+    return LocalError(message, "was it damaged, or is it something else? nothing was changed")
+
+
+def _header(url: URL, error: DBAPIError) -> str:
+    """What a file begins with that SQLite does not take for a database: then no lock hangs on its handle, and it may be
+    looked at by hand. Too little of it to give a secret away."""
+    if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_NOTADB:
+        return ""
+    with suppress(OSError), engines.database_path(url).open("rb") as file:
+        return f"; it begins with {quoted(file.read(HEADER).decode(errors='backslashreplace'))}"
+    return ""
 
 
 def _name(url: URL) -> str:

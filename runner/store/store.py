@@ -135,8 +135,8 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
 async def read_store(db: str, clock: Clock) -> AsyncIterator[Store]:
     """The queue at `db` for reading only. Raises LocalError if there is none, or if it is not a queue of ours."""
     url = engines.parse(db)
-    if engines.is_sqlite(url) and not engines.database_path(url).exists():
-        raise schema.no_queue(url)
+    if engines.is_sqlite(url):
+        _must_be_there(url)
     reading = engines.reader(url)
     try:
         await _to_its_end(schema.check(reading, url))
@@ -194,8 +194,7 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
         return None
     queue = engines.database_path(url)
     if not own:
-        if not queue.exists():
-            raise schema.no_queue(url)
+        _must_be_there(url)
         return None
     place.check(queue)
     lock = ownership.QueueLock(queue)
@@ -207,6 +206,15 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
         lock.release()
         raise LocalError(f"cannot write the queue {queue}: {error.strerror}") from None
     return lock
+
+
+def _must_be_there(url: URL) -> None:
+    """For those who do not make a queue: raises NoQueue where there is no file, LocalError where there is no reading
+    it."""
+    queue = engines.database_path(url)
+    if not queue.exists():
+        raise schema.no_queue(url)
+    place.check_file(queue)
 
 
 async def _dispose(reading: AsyncEngine, writing: Transactions | None = None) -> None:

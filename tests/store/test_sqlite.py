@@ -436,11 +436,12 @@ async def test_an_empty_file_is_as_good_as_none(queue: Path) -> None:
         assert len(await rows(store, jobs)) == 3
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("what", ["folder", "pipe"])
-async def test_what_is_no_file_is_no_queue(queue: Path, what: str) -> None:
+async def test_what_is_no_file_is_no_queue(queue: Path, what: str, way: str) -> None:
     queue.mkdir() if what == "folder" else os.mkfifo(queue)
     with pytest.raises(LocalError, match="not a regular file"):
-        async with open_store(str(queue), HandClock(), own=True):
+        async with WAYS[way](str(queue), HandClock()):
             pass
 
 
@@ -464,7 +465,10 @@ def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount() -> None:
     assert place.file_system(Path("/no/such/folder/yet")) == place.file_system(Path("/"))
 
 
-@pytest.mark.parametrize("url", ["mysql://u:SECRET@h/db", "sqlite://", "postgres ql://SECRET", "oracle://SECRET@h"])
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://u:SECRET@h/db", "sqlite://", "postgres ql://SECRET", "oracle://SECRET@h", "postgresql://u:SECRET@h:x/db"],
+)
 def test_what_is_neither_a_path_nor_a_known_engine_is_refused_without_its_secrets(url: str) -> None:
     with pytest.raises(InputError) as refused:
         engines.parse(url)
