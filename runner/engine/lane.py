@@ -92,7 +92,7 @@ class Lane:
         intents = await self._intents()
         wants = Wants(
             desk.worker, desk.account, desk.provider.keyed, intents,
-            resends=self._hands(), looks=desk.provider.history is not None, polls=self._hands() - len(intents),
+            resends=self._hands(), looks=not desk.provider.keyed, polls=self._hands() - len(intents),
             poll_pages=self._pages(), settles=4, downloads=DOWNLOADS - len(self._loading),
         )  # fmt: skip
         taken = await desk.store.write(claim, desk.now(), wants)

@@ -18,19 +18,23 @@ from runner.lifecycle.following import page, unless_fenced
 from runner.store.intents import Claim
 from runner.store.work import Work, foreign_tasks, owned_task_ids, unknowns
 from runner.verdicts.looking import TOLERANCE, Question, identify
-from runner.verdicts.submission import next_look
+from runner.verdicts.submission import CHANGED, NO_WAY, next_look
 
 PAGES = 40  # 2,000 tasks: whoever makes more within one open question's time is asked to look by hand
 
 
 async def look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
-    """One walk over the history, newest first, for all open questions of the account that today's key sent."""
-    foreign = [pair for pair in pairs if _is_foreign(desk, pair[0])]
-    for work, claim in foreign:
-        await unless_fenced(desk.record(_hold_foreign(desk, work, claim.lease)))
-    pairs = [pair for pair in pairs if pair not in foreign]
-    if pairs:
-        await _look(desk, pairs)
+    """One walk over the history, newest first, for all open questions of the account that today's key sent. Without a
+    history nothing can be looked up, so they are held."""
+    hopeless = [pair for pair in pairs if _is_foreign(desk, pair[0]) or desk.provider.history is None]
+    for work, claim in hopeless:
+        why = CHANGED if _is_foreign(desk, work) else NO_WAY
+        await unless_fenced(desk.record(_hold(desk, work, claim.lease, why)))
+    left = [pair for pair in pairs if pair not in hopeless]
+    if left:
+        await _look(desk, left)
+    else:
+        await desk.answered(pairs[0][1].request)  # which was never made
 
 
 async def _look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
@@ -147,7 +151,7 @@ async def hold_foreign(desk: Desk) -> None:
     anything. They are held for a person; nothing else is submitted until a running task has answered to this key."""
     for work in await desk.store.read(unknowns, desk.account):
         if _is_foreign(desk, work) and work.lease is None:
-            await unless_fenced(desk.record(_hold_foreign(desk, work, None)))
+            await unless_fenced(desk.record(_hold(desk, work, None, CHANGED)))
     desk.trusted = not await desk.store.read(foreign_tasks, desk.account, desk.fingerprint)
 
 
@@ -155,8 +159,7 @@ def _is_foreign(desk: Desk, work: Work) -> bool:
     return work.attempt is not None and work.attempt.fingerprint != desk.fingerprint
 
 
-def _hold_foreign(desk: Desk, work: Work, lease: int | None) -> Change:
+def _hold(desk: Desk, work: Work, lease: int | None, why: str) -> Change:
     now = desk.now()
     standing = replace(work.standing, state=State.HELD, due_at=now)
-    why = "the account's key has changed since it was sent"
     return Change(Event.NOT_FOUND, work.id, State.UNKNOWN, lease, now, standing, data={"why": why})

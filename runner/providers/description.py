@@ -247,5 +247,11 @@ class Provider:
     def keyed(self) -> bool:
         return self.idempotency_header is not None
 
+    @property
+    def binding(self) -> str:
+        """What an open question hangs on besides the account's key, where a person may change it between two runs:
+        where the order went, and under which header its key. Empty for a shipped provider."""
+        return f"{self.base_url} {self.idempotency_header}" if self.source else ""
+
     def model(self, name: str) -> Model | None:
         return next((m for m in self.models if name == m.name or name in m.aliases), None)
