@@ -128,15 +128,20 @@ def _settings(member: Member, salt: bytes) -> AccountSettings:
     entry = member.entry
     windows = entry.rate_limit or registry()[entry.uses].windows
     return AccountSettings(
-        entry.name, entry.uses, fingerprint(member.credentials.key, salt), entry.concurrency, windows,
+        entry.name, entry.uses, _mark(member, salt), entry.concurrency, windows,
         entry.poll_interval, entry.timeout, entry.account_exclusive,
     )  # fmt: skip
+
+
+def _mark(member: Member, salt: bytes) -> str:
+    """The fingerprint of the account's key. A description that was edited makes another account of it: an order that
+    went elsewhere, or under another header, must never be sent again as if it were the same."""
+    return fingerprint(member.credentials.key, salt + registry()[member.entry.uses].binding.encode())
 
 
 def _desk(store: Store, member: Member, line: Line, fetcher: Fetcher, salt: bytes) -> Desk:
     entry = member.entry
     return Desk(
-        entry.name, registry()[entry.uses], line, fetcher, store, store.clock,
-        fingerprint(member.credentials.key, salt), entry.poll_interval, entry.timeout,
-        exclusive=entry.account_exclusive,
+        entry.name, registry()[entry.uses], line, fetcher, store, store.clock, _mark(member, salt),
+        entry.poll_interval, entry.timeout, exclusive=entry.account_exclusive,
     )  # fmt: skip

@@ -21,6 +21,7 @@ from runner.lifecycle.following import page, unless_fenced
 from runner.store.intents import Claim
 from runner.store.work import Work, foreign_tasks, owned_task_ids, unknowns
 from runner.verdicts.looking import TOLERANCE, Charge, Look, Question, after_look, identify
+from runner.verdicts.submission import CHANGED
 
 PAGES = 40  # 2,000 tasks: whoever makes more within one open question's time is asked to look by hand
 
@@ -30,9 +31,11 @@ async def look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
     foreign = [pair for pair in pairs if _is_foreign(desk, pair[0])]
     for work, claim in foreign:
         await unless_fenced(desk.record(_hold_foreign(desk, work, claim.lease)))
-    pairs = [pair for pair in pairs if pair not in foreign]
-    if pairs:
-        await _look(desk, pairs)
+    left = [pair for pair in pairs if pair not in foreign]
+    if left:
+        await _look(desk, left)
+    else:
+        await desk.answered(pairs[0][1].request)  # which was never made
 
 
 async def _look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
@@ -199,5 +202,4 @@ def _is_foreign(desk: Desk, work: Work) -> bool:
 def _hold_foreign(desk: Desk, work: Work, lease: int | None) -> Change:
     now = desk.now()
     standing = replace(work.standing, state=State.HELD, due_at=now)
-    why = "the account's key has changed since it was sent"
-    return Change(Event.NOT_FOUND, work.id, State.UNKNOWN, lease, now, standing, data={"why": why})
+    return Change(Event.NOT_FOUND, work.id, State.UNKNOWN, lease, now, standing, data={"why": CHANGED})

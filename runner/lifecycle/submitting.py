@@ -20,6 +20,7 @@ from runner.store.brink import Brink
 from runner.store.intents import Claim, Intent
 from runner.store.work import Work, learned
 from runner.verdicts.submission import (
+    CHANGED,
     Outcome,
     Submission,
     Unanswered,
@@ -86,7 +87,7 @@ async def submit(desk: Desk, work: Work, claim: Claim) -> None:
     """Pays for one claimed job, or sends the same bytes again under the same key, and records the outcome."""
     sub = _submission(desk, work, claim)
     if sub.open and work.attempt is not None and work.attempt.fingerprint != desk.fingerprint:
-        await desk.record(*never_resent(sub, "other_key", "the account's key has changed since it was sent"))
+        await desk.record(*never_resent(sub, "other_key", CHANGED))
         return
     if beyond_key_window(sub):
         why = "no definitive answer came while the provider is trusted to remember the key"

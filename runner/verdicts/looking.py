@@ -23,7 +23,7 @@ from runner.verdicts.submission import next_look
 
 TOLERANCE = timedelta(seconds=5)  # clocks and rounded times; our brink is at most this much later than their arrival
 LOOKS_BEFORE_LEAVE = 2
-NOWHERE = "nowhere to be looked up: this provider offers no way"
+NOWHERE = "nowhere to be looked up"
 COMPARED = ("duration", "aspect_ratio", "resolution", "image_url", "generation_type")
 
 

@@ -17,6 +17,8 @@ from runner.jobs import Answer, Change, Event, Failure, Standing, State
 from runner.ledger import Bill, Entry, accept, release
 from runner.limits import backoff
 
+NO_WAY = "this provider offers no way to look it up"
+CHANGED = "the account's key, or what describes its provider, has changed since it was sent"
 OPEN_OUTCOMES = frozenset({"no_answer", "crash", "ambiguous", "conflict"})
 KEEP_KEY = frozenset({Action.LATER, Action.SLOT, Action.CONFLICT})
 CONFLICT_WINDOW = timedelta(hours=2)  # a 409 proves that our first request arrived: it may be waited for longer
@@ -170,7 +172,7 @@ def _lost(sub: Submission, outcome: str, failure: Failure) -> tuple[Change, ...]
     lost = _change(sub, Event.ANSWER_LOST, unknown, answer, why=failure.message, code=failure.code)
     if sub.keyed or sub.lookable:
         return (lost,)
-    return lost, _hold(sub, unknown, "this provider offers no way to look it up")
+    return lost, _hold(sub, unknown, NO_WAY)
 
 
 def _conflict(sub: Submission, refusal: Refusal) -> tuple[Change, ...]:

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import samples
 from manifests import yaml_of
-from shop import KEY, PRICE, Shop, shop
+from shop import KEY, KEY_HEADER, PRICE, Shop, shop
 from torture.commands import Commands, Ended
 
 CLIP = {"provider": "corner-shop", "model": "clip"}
@@ -179,3 +180,63 @@ async def test_no_rehearsal_without_a_pretend_provider(tmp_path: Path) -> None:
         assert ended.code == 2
         assert "no pretend provider for corner-shop" in ended.err
         assert sorted(path for path in tmp_path.iterdir() if path.name != "said") == before
+
+
+# --- what a kill, and an edit of the description after it, must not make of an open question
+
+
+async def killed_on_the_wire(folder: Path, made: Shop, **how: Any) -> tuple[Commands, str]:
+    """A run that dies when its order has arrived, before the answer came."""
+    here = commands(folder)
+    manifest = order(folder, hat={"prompt": "a hat"})
+    words = ("run", manifest, "--yes", "--speed", "60", "--providers", str(made.describe(folder, **how)))
+    died = await asyncio.to_thread(lambda: here.over(here.start(*words, RUNNER_FAILPOINT="request-sent:2")))
+    assert died.code == 137, died.said()  # (the first request is the program's own trial of the brink, to itself)
+    return here, manifest
+
+
+async def test_a_crash_where_nothing_can_be_looked_up_ends_with_a_person(tmp_path: Path) -> None:
+    async with shop() as made:
+        here, manifest = await killed_on_the_wire(tmp_path, made)
+        ended = await run(here, "run", manifest, "--speed", "60", "--providers", str(tmp_path / "shop.yaml"))
+        assert ended.code == 4, ended.said()
+        [job] = await told(here, "jobs")
+        assert job["state"] == "held"
+        assert len(made.posted) == 1
+
+
+@pytest.mark.parametrize("edit", ["no key any more", "a key after all", "another header", "another address"])
+async def test_an_open_question_is_not_asked_again_in_another_way(edit: str, tmp_path: Path) -> None:
+    """Under another header, or elsewhere, the provider would take the same order for a new one."""
+    async with shop(keyed=edit != "a key after all") as made:
+        here, manifest = await killed_on_the_wire(tmp_path, made)
+        made.keyed = edit != "no key any more"
+        path = made.describe(tmp_path)
+        said = path.read_text()
+        path.write_text(
+            {
+                "another header": said.replace(KEY_HEADER, "X-Other"),
+                "another address": said.replace("127.0.0.1", "localhost"),
+            }.get(edit, said)
+        )
+        ended = await run(here, "run", manifest, "--speed", "60", "--providers", str(path))
+        assert ended.code == 4, ended.said()
+        [job] = await told(here, "jobs")
+        assert job["state"] == "held"
+        assert len(made.posted) == 1
+
+
+async def test_what_is_running_survives_an_edit_of_the_description(tmp_path: Path) -> None:
+    async with shop(keyed=True) as made:
+        path = made.describe(tmp_path)
+        here = commands(tmp_path, RUNNER_PROVIDERS=str(path))
+        manifest = order(tmp_path, hat={"prompt": "a hat"}, coat={"prompt": "a coat"})
+        died = await asyncio.to_thread(
+            lambda: here.over(here.start("run", manifest, "--yes", "--speed", "60", RUNNER_FAILPOINT="part-opened"))
+        )
+        assert died.code == 137, died.said()
+        path.write_text(path.read_text().replace(KEY_HEADER, "X-Other"))
+        ended = await run(here, "run", manifest, "--speed", "60")
+        assert ended.code == 0, ended.said()
+        assert len(made.orders) == 2
+        check_files(await told(here, "jobs"))

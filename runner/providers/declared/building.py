@@ -59,7 +59,7 @@ def build(described: Described, found: Findings) -> Provider:
         hosting=_hosting(shape, dialect),
         guarantee=guarantee(shape, models),
         idempotency_header=key.header if key else None,
-        key_window=float(key.trusted_seconds) if key else 0.0,
+        key_window=float(key.trusted_seconds) if key else 3600.0,
         windows=shape.limits,
         refunds_failures=shape.refunds_failures,
         assumptions=assumptions(described.file, shape),
