@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from runner import log
 from runner.client.asking import Line, brink_hook_works
@@ -134,9 +135,11 @@ def _settings(member: Member, salt: bytes) -> AccountSettings:
 
 
 def _mark(member: Member, salt: bytes) -> str:
-    """The fingerprint of the account's key. A description that was edited makes another account of it: an order that
-    went elsewhere, or under another header, must never be sent again as if it were the same."""
-    return fingerprint(member.credentials.key, salt + registry()[member.entry.uses].binding.encode())
+    """The fingerprint of the account's key, at this host and under this header: an order that went elsewhere, or under
+    another header, must never be sent again as if it were the same. (A pretend provider has another port each time.)"""
+    host = urlsplit(member.credentials.base_url).hostname
+    bound = f"{host} {registry()[member.entry.uses].idempotency_header}"
+    return fingerprint(member.credentials.key, salt + bound.encode())
 
 
 def _desk(store: Store, member: Member, line: Line, fetcher: Fetcher, salt: bytes) -> Desk:

@@ -253,12 +253,6 @@ class Provider:
     def keyed(self) -> bool:
         return self.idempotency_header is not None
 
-    @property
-    def binding(self) -> str:
-        """What an open question hangs on besides the account's key, where a person may change it between two runs:
-        where the order went, and under which header its key. Empty for a shipped provider."""
-        return f"{self.base_url} {self.idempotency_header}" if self.source else ""
-
     def must_register(self, model: Model | None, reference: Reference) -> bool:
         """Whether this reference has to become an asset before an order of this model may name it."""
         if self.registering is None or model is None or not model.takes_assets or reference.url.startswith(ASSET):
