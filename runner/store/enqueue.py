@@ -83,7 +83,10 @@ def enqueue(connection: Connection, now: datetime, batch: NewBatch, orders: Iter
     """
     batch_id = _save_batch(connection, now, batch)
     last = connection.execute(select(func.max(jobs.c.id)).where(jobs.c.batch_id == batch_id)).scalar() or 0
-    kind = "BIGINT" if connection.dialect.name == "postgresql" else "INTEGER"
+    kind = "INTEGER"
+    if connection.dialect.name == "postgresql":
+        kind = "BIGINT"
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # the orders may come slowly
     connection.execute(text(f"CREATE TEMPORARY TABLE wanted (id {kind} PRIMARY KEY)"))
     new = kept = 0
     for chunk in _chunks(orders):
