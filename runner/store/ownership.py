@@ -1,9 +1,9 @@
 """Who may work on a queue, and what becomes of the work of those who died.
 
 SQLite: one runner owns the queue file by a kernel lock, which dies with its process; every lease of another is dead.
-PostgreSQL: every transaction of a worker is a sign of its life, and there is one every few seconds. A worker without one
-for `SILENCE` is dead, by the clock of the server alone: those of the hosts may be hours apart. Should it merely have
-slept, the fence in every lease keeps it from writing.
+PostgreSQL: every transaction of a worker is a sign of its life, and there is one every few seconds. Who gave none for
+`SILENCE` is dead, by the clock of the server alone: those of the hosts may be hours apart. Should it merely have slept,
+the fence in every lease keeps it from writing.
 """
 
 from __future__ import annotations
