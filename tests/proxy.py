@@ -90,8 +90,8 @@ class Way:
         task.add_done_callback(self._tasks.discard)
         try:
             await self._carry(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # whoever runs the listener asks every task for its error, and does not know a cancelled one
         finally:
             writer.transport.abort()
 

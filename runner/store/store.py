@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -196,23 +197,21 @@ async def _opened(
 
 async def rescue(store: Store) -> int:
     """Takes over what dead workers left; returns how many jobs that were."""
+    return await store.write(_rescue, store, store.clock.now())
+
+
+def _rescue(connection: Connection, store: Store, now: datetime) -> int:
+    """After the database was away others get the time to come back, like us: until then nobody is taken for dead."""
     assert store.worker is not None
-    return await store.write(partial(ownership.rescue_dead, alone=store.sqlite), store.clock.now(), store.worker)
+    return ownership.rescue_dead(connection, now, store.worker, alone=store.sqlite) if store.steady() else 0
 
 
 async def _beat(store: Store) -> None:
-    """A sign of life every few seconds of the wall clock, and a look for others who gave none.
-
-    After the database was away others get the time to come back, like us: until then nobody is taken for dead.
-    """
+    """A sign of life every few seconds of the wall clock, and a look for others who gave none."""
     while True:
         await asyncio.sleep(ownership.HEARTBEAT_SECONDS)
         with suppress(LocalError):
-            await (rescue(store) if store.steady() else store.write(_only_sign))
-
-
-def _only_sign(_connection: Connection) -> None:
-    """Every transaction of a worker begins with its sign of life."""
+            await rescue(store)
 
 
 def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
