@@ -110,14 +110,16 @@ class Patience:
             return
         if not self._told:
             self._told = True
-            log.warning("the database is away", why=reason(error), waiting=f"up to {self._seconds / 60:.0f} min")
-        await self._clock.sleep(backoff(tries - 1, first=FIRST_PAUSE, cap=LONGEST_PAUSE, spread=random.random()))  # noqa: S311
+            patience = f"up to {self._seconds / 60:.0f} min"
+            log.warning("the database does not answer", why=reason(error), waiting=patience)
+        spread = random.random()  # noqa: S311
+        await self._clock.sleep(backoff(tries - 1, first=FIRST_PAUSE, cap=LONGEST_PAUSE, spread=spread))
 
     def _note_answer(self) -> None:
         if self._since is None:
             return
         if self._told:
-            log.warning("the database is back", after=f"{self._lasted(self._since):.0f} s")
+            log.warning("the database answers again", after=f"{self._lasted(self._since):.0f} s")
         self._since, self._told, self._back = None, False, self._clock.now()
 
     def _lasted(self, since: datetime) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,19 @@ from runner.errors import InputError, Unreachable
 BUSY_SECONDS = 60.0
 READERS = 4
 CONNECT_SECONDS = 10.0
-# A process that was stopped in the middle of a transaction must not hold its locks against all others for ever.
-STOPPED_SECONDS = 30.0
-# A server, or a way to it, that is silently gone is noticed after half a minute, however long its answers may take.
+# A server, or a way to it, that is silently gone is noticed after half a minute, however long its answers may take …
 LIFELINE = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000}
-CLASHES = frozenset({"40P01", "40001", "57014"})  # deadlock detected, serialization failure, query cancelled
+# … and so does the server notice a host that is gone, and a process that was stopped in the middle of a transaction: it
+# must not hold its locks against all others for ever. (Not every version knows `transaction_timeout`.)
+LIMITS = {
+    "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4",
+    "idle_in_transaction_session_timeout": "30s", "transaction_timeout": "60s",
+}  # fmt: skip
+UNLIMITED = dict.fromkeys(("idle_in_transaction_session_timeout", "transaction_timeout"), "0")
+CLASHES = frozenset({"40P01", "40001"})  # deadlock detected, serialization failure
 AWAY = frozenset({
-    "57P01", "57P02", "57P03", "57P05", "25P03", "53300",  # going down, crashed, starting, idle too long, full
+    "57P01", "57P02", "57P03", "57P05", "53300",  # going down, crashed, starting, idle too long, full
+    "25P03", "25P04", "57014",  # a transaction that said nothing, or lasted, for too long; cancelled by a person
     "08000", "08001", "08003", "08004", "08006",  # the connection
 })  # fmt: skip
 NOT_PRIMARY = "TargetServerAttributeNotMatched"  # asyncpg's word for a standby that nobody has promoted yet
@@ -76,21 +82,40 @@ def database_path(url: URL) -> Path:
 
 def writer(url: URL) -> AsyncEngine:
     """The writing engine of a process on PostgreSQL."""
-    return _remote(url, 2, primary=True)
+    engine = _remote(url, 2, primary=True)
+    event.listen(engine.sync_engine, "connect", _limit)
+    return engine
 
 
 def _remote(url: URL, most: int, *, primary: bool) -> AsyncEngine:
     """An engine of up to `most` connections to PostgreSQL. `primary`: a standby will not do."""
-    arguments: dict[str, Any] = {
-        "timeout": CONNECT_SECONDS,
-        "server_settings": {"idle_in_transaction_session_timeout": str(round(STOPPED_SECONDS * 1000))},
-    }
+    arguments: dict[str, Any] = {"timeout": CONNECT_SECONDS}
     if primary and "target_session_attrs" not in url.query:
         arguments["target_session_attrs"] = "read-write"
     engine = create_async_engine(url, pool_size=most, max_overflow=0, hide_parameters=True, connect_args=arguments)
     event.listen(engine.sync_engine, "connect", _hold_the_line)
     event.listen(engine.sync_engine, "close", _hang_up)
     return engine
+
+
+def _limit(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(_set(LIMITS, of="session"))
+    cursor.close()
+    connection.commit()
+
+
+def take_time(connection: Connection) -> None:
+    """This transaction may last, and what it is made of come slowly."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_set(UNLIMITED, of="transaction"))
+
+
+def _set(values: Mapping[str, str], *, of: str) -> str:
+    """A statement that sets these, as far as the server knows them."""
+    rows = ", ".join(f"('{name}', '{value}')" for name, value in values.items())
+    known = f"pg_settings JOIN (VALUES {rows}) AS wanted(name, value) USING (name)"
+    return f"SELECT set_config(name, value, {of == 'transaction'}) FROM {known}"  # noqa: S608  # words of ours alone
 
 
 def _hold_the_line(connection: Any, _record: Any) -> None:

@@ -16,6 +16,7 @@ import pytest_asyncio
 from postgres import cluster, fresh_database
 from proxy import Way, way_to
 from sqlalchemy import Connection, func, select, text
+from sqlalchemy.util import await_only
 from structlog.testing import CapturingLogger
 
 from runner.errors import LocalError, NotSent, Unreachable
@@ -77,7 +78,7 @@ def words(said: CapturingLogger) -> list[tuple[str, str]]:
     return [(call.method_name, call.args[0]) for call in said.calls]
 
 
-TOLD = [("warning", "the database is away"), ("warning", "the database is back")]
+TOLD = [("warning", "the database does not answer"), ("warning", "the database answers again")]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -350,23 +351,34 @@ async def a_sign_of(worker: Store, watcher: Store) -> None:
 # A process that was stopped, and goes on
 
 
+@pytest.mark.parametrize("between", ["statements", "the parts of a statement"])
 async def test_one_that_is_stopped_in_a_transaction_does_not_hold_up_the_others(
-    postgres_queue_db: str, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    postgres_queue_db: str, clock: HandClock, monkeypatch: pytest.MonkeyPatch, between: str
 ) -> None:
     """The server ends a session that says nothing in the midst of a transaction; its work is done when it goes on."""
-    monkeypatch.setattr(engines, "STOPPED_SECONDS", 0.3)
+    limit(monkeypatch, "0.3s")
     async with two_stores(postgres_queue_db, clock) as (one, other):
         await fill(other)
-        async with held(one, add_error) as stopped:
+        async with held(one, add_error if between == "statements" else add_error_and_begin_another) as stopped:
             await other.write(add_error)
             await stopped.commit()
         assert [row.errors for row in await rows(other, jobs)] == [2]
 
 
+def add_error_and_begin_another(connection: Connection) -> None:
+    """For the server a statement that was announced and not sent is no pause: only the time of it all is limited."""
+    add_error(connection)
+    await_only(connection.connection.driver_connection.prepare("SELECT 1"))  # type: ignore[union-attr]
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, time: str) -> None:
+    monkeypatch.setattr(engines, "LIMITS", engines.LIMITS | dict.fromkeys(engines.UNLIMITED, time))
+
+
 async def test_orders_that_come_slowly_may_take_their_time(
     postgres_queue_db: str, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "STOPPED_SECONDS", 0.3)
+    limit(monkeypatch, "0.3s")
     passes = []
 
     class Slow:
