@@ -5,6 +5,7 @@
     ├── InternalError       3    a bug of ours
     ├── LocalError          7    disk, permissions, database
     │   ├── NoQueue         7    there is no queue (yet) at this place
+    │   ├── Unreachable     7    the database's server is away, and has been for too long
     │   └── Unstored        7    the id of a task that was paid for cannot be stored: it is told instead
     └── OwnedError          8    another runner owns this queue
 
@@ -99,6 +100,10 @@ class LocalError(RunnerError):
 
 class Unstored(LocalError):
     """A task was paid for, and its id could not be stored: the message tells it, and nothing else must hide it."""
+
+
+class Unreachable(LocalError):
+    """The database's server cannot be reached: at the start, or (any more) after all the waiting for it."""
 
 
 class NoQueue(LocalError):

@@ -10,13 +10,15 @@ import importlib.util
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,12 @@ STOP_TIMEOUT = 30.0
 LONGEST_FOLDER = 80
 
 # Becomes the server; beside it stays a watcher whose `read` returns when the pipe from the test process closes, be it
-# closed or that process killed. Then it stops the server (SIGINT: at once, cleanly) and removes the folder, $0.
+# closed or that process killed. Then it stops the server (SIGINT: at once, cleanly) and removes the folder, $0. A line
+# from the pipe says that the server has ended already, and the folder is still needed.
 GUARD = """
 exec 3<&0 </dev/null
 (
-    read -r _ <&3
+    read -r _ <&3 && exit
     kill -INT $$
     for _ in 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9; do kill -0 $$ || break; sleep 0.2; done
     rm -rf "$0"
@@ -69,12 +72,43 @@ class Install:
             raise RuntimeError(f"{program} failed with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
+@dataclass
+class Cluster:
+    """A server that can be stopped and started. `dsn` names its maintenance database."""
+
+    dsn: str
+    _start: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]
+    _running: ExitStack
+    _server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._server = self._running.enter_context(self._start())
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT ends every session and then the server, SIGQUIT all at once, as a crash does."""
+        server = self._server
+        assert server is not None
+        assert server.stdin is not None
+        server.send_signal(number)
+        server.wait(STOP_TIMEOUT)
+        server.stdin.write(b"it has ended\n")
+        server.stdin.flush()
+        self._running.close()
+
+
 @contextmanager
 def private_cluster(*, fsync: bool = False) -> Iterator[str]:
     """A fresh PostgreSQL; yields the DSN of its maintenance database, `postgresql://runner@/postgres?host=<folder>`.
 
-    With `fsync` it is as durable, and as slow, as the real thing: for benches and for tests that kill the server.
+    With `fsync` it is as durable, and as slow, as the real thing: for benches.
     """
+    with cluster(fsync=fsync) as found:
+        yield found.dsn
+
+
+@contextmanager
+def cluster(*, fsync: bool = True) -> Iterator[Cluster]:
+    """The same for tests that stop the server."""
     with _folder() as folder:
         install = _install(folder)
         data = folder / "data"
@@ -82,8 +116,12 @@ def private_cluster(*, fsync: bool = False) -> Iterator[str]:
             "initdb", f"--pgdata={data}", f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--no-locale",
             "--no-sync", "--no-instructions",
         )  # fmt: skip
-        with _server(install, folder, data, SETTINGS if fsync else SETTINGS | UNSAFE_BUT_FAST):
-            yield f"postgresql://{USER}@/postgres?host={folder}"
+        settings = SETTINGS if fsync else SETTINGS | UNSAFE_BUT_FAST
+        with ExitStack() as running:
+            start = partial(_server, install, folder, data, settings)
+            found = Cluster(f"postgresql://{USER}@/postgres?host={folder}", start, running)
+            found.start()
+            yield found
 
 
 @asynccontextmanager
@@ -119,19 +157,20 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _server(install: Install, folder: Path, data: Path, settings: dict[str, str]) -> Iterator[None]:
+def _server(install: Install, folder: Path, data: Path, settings: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     options = [f"-c{name}={value}" for name, value in settings.items()]
     command: list[str | Path] = [install.programs / "postgres", "-D", data, "-k", folder, *options]
-    log = folder / "log"
-    with log.open("wb") as lines:
+    log, state = folder / "log", data / "postmaster.pid"
+    state.unlink(missing_ok=True)  # what a crash has left
+    with log.open("ab") as lines:
         server = subprocess.Popen(
             ["/bin/sh", "-c", GUARD, folder, *command],
             stdin=subprocess.PIPE, stdout=lines, stderr=lines, text=False, cwd="/", start_new_session=True,
             **install.identity,
         )  # fmt: skip
     try:
-        _await_ready(server, data / "postmaster.pid", log)
-        yield
+        _await_ready(server, state, log)
+        yield server
     finally:
         _stop(server)
 

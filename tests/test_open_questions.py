@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from liar import Lie, Said, liar
 from scene import Scene, scene, states, until
+from structlog.testing import CapturingLogger
 
 from runner.clock import Clock
 from runner.engine import Engine, Exit
@@ -25,7 +26,7 @@ from runner.errors import LocalError
 from runner.exchange import Accepted
 from runner.jobs import Change, Event, Standing, State
 from runner.ledger import Bill
-from runner.lifecycle import deciding, hosting, looking, submitting
+from runner.lifecycle import accepting, deciding, hosting, looking, submitting
 from runner.lifecycle.deciding import Declined
 from runner.lifecycle.desk import Desk
 from runner.store import place
@@ -68,23 +69,50 @@ async def stopped_when(s: Scene, condition: Callable[[], bool]) -> None:
 # R11
 
 
-async def test_an_answer_that_comes_after_the_lease_is_gone_is_dropped_quietly(tmp_path: Path) -> None:
-    rescued = False
+@pytest.mark.parametrize(
+    ("provider", "meanwhile"), [("seedance2ai", "unknown"), ("happyhorse", "unknown"), ("happyhorse", "held")]
+)
+async def test_an_answer_that_comes_after_the_lease_is_gone_settles_the_question(
+    tmp_path: Path, provider: str, meanwhile: str
+) -> None:
+    """Others took us for dead, and the order for an open question: only we know the answer."""
     async with scene(tmp_path) as s:
-
-        def rescue(said: Said) -> Said | None:
-            nonlocal rescued
-            if said.method == "POST" and not rescued:
-                rescued = True
-                at_the_queue(s, "UPDATE jobs SET state = 'unknown', lease = NULL, owner = NULL "
-                                "WHERE state = 'submitting'")  # fmt: skip
-            return None
-
-        s.ask("seedance2ai", "slept too long")
-        async with liar(s, "seedance2ai", rescue) as proxy:
+        s.ask(provider, "slept too long")
+        async with liar(s, provider, taken_over(s, meanwhile)) as proxy:
             assert await s.run() is Exit.DONE
-        assert proxy.count("POST") == 2, "the same key asks once more"
-        assert len(s.tasks("seedance2ai")) == 1
+        [job], [task] = await s.jobs(), s.tasks(provider)
+        assert job.standing.task_id == task["id"]
+        assert proxy.count("POST") == 1 or provider == "seedance2ai", "where there are keys it may be asked once more"
+        assert job.charged - job.refunded == s.net(provider)
+
+
+async def test_an_answer_whose_job_was_decided_without_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = CapturingLogger()
+    monkeypatch.setattr(accepting, "log", told)
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "given up", model="nano-banana-2")
+        async with liar(s, "happyhorse", taken_over(s, "cancelled")):
+            await s.run()
+        [task] = s.tasks("happyhorse")
+        assert states(await s.jobs()) == ["cancelled"]
+    [call] = told.calls
+    assert (call.method_name, call.kwargs["task_id"]) == ("error", task["id"])
+
+
+def taken_over(s: Scene, state: str) -> Lie:
+    """While the first order is answered its job comes into this state, and nobody's lease."""
+    orders: list[Said] = []
+
+    def lie(said: Said) -> Said | None:
+        if said.method == "POST" and not orders:
+            orders.append(said)
+            statement = f"UPDATE jobs SET state = '{state}', lease = NULL, owner = NULL WHERE state = 'submitting'"
+            at_the_queue(s, statement)
+        return None
+
+    return lie
 
 
 # R12
@@ -263,10 +291,7 @@ async def test_the_first_look_after_a_start_knows_the_providers_clock(
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_the_id_of_a_paid_task_is_stored_when_there_is_room_again(
-    tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submitting, "SAVE_AGAIN", (0.0, 0.0, 0.0, 0.0))
+async def test_the_id_of_a_paid_task_is_stored_when_there_is_room_again(tmp_path: Path, times: int) -> None:
     async with scene(tmp_path) as s:
         s.ask("happyhorse", "a still", model="nano-banana-2")
         async with s.engine() as engine:
@@ -278,16 +303,25 @@ async def test_the_id_of_a_paid_task_is_stored_when_there_is_room_again(
         assert job.standing.task_id == task["id"]
 
 
+@pytest.mark.parametrize("end", ["time", "signal"])
 async def test_the_id_of_a_paid_task_is_told_where_it_cannot_be_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitting, "SAVE_AGAIN", (0.0, 0.0))
+    """It is tried again and again, until that is given up, or the process has to end."""
+    if end == "time":
+        monkeypatch.setattr(accepting, "SAVE_SECONDS", 0.0)
+    else:
+        monkeypatch.setattr(runs, "PATIENCE", 0.5)
     async with scene(tmp_path) as s:
         s.ask("happyhorse", "a still", model="nano-banana-2")
         async with s.engine() as engine:
-            disk_full(engine, 1000)
+            tried = disk_full(engine, 1000)
+            running = asyncio.create_task(engine.run())
+            await until(lambda: len(tried) > 1)
+            if end == "signal":
+                engine.stop.set()
             with pytest.raises(LocalError) as said:
-                await engine.run()
+                await running
         [task] = s.tasks("happyhorse")
         assert task["id"] in said.value.message
         assert f"--adopt {task['id']}" in (said.value.hint or "")

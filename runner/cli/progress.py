@@ -56,7 +56,7 @@ async def shown(engine: Engine, console: Console, *, progress: bool) -> AsyncIte
         yield
     finally:
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)  # what ended the display ends the run too, and tells more
 
 
 async def _live(engine: Engine, console: Console) -> None:

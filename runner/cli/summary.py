@@ -10,13 +10,14 @@ from rich.console import Console
 
 from runner.cli.decisions import title
 from runner.engine import Engine, Exit
+from runner.errors import LocalError
 from runner.jobs import SETTLED, UNPAID, State
 from runner.ledger import as_text
 from runner.plan import Bill, Plan
 from runner.problems import printable
 from runner.providers import registry
 from runner.references import Outgoing
-from runner.store.queries import counts, sums
+from runner.store.queries import Sum, counts, sums
 
 SHOWN = 20  # files listed for a person
 ENDS = {
@@ -105,7 +106,7 @@ async def show_end(console: Console, engine: Engine, code: Exit) -> None:
     for tally in engine.tallies:
         states = ", ".join(f"{n} {state}" for state, n in sorted(tally.states.items()))
         say(console, f"{tally.account}: {states}")
-    for s in await engine.store.read(sums):
+    for s in await _spent(console, engine):
         line = f"  {s.batch}, {s.account}: {as_text(s.charged)} charged, {as_text(s.refunded)} refunded"
         say(console, line + (f", {as_text(s.reserved)} not settled yet" if s.reserved else ""))
     for account in engine.accounts:
@@ -114,3 +115,11 @@ async def show_end(console: Console, engine: Engine, code: Exit) -> None:
     if any(tally.of(State.HELD) for tally in engine.tallies):
         say(console, "held jobs: `runner jobs --state held`, then `runner show JOB` tells the evidence and the choices")
     say(console, f"{ENDS.get(code, 'ended')} (exit {int(code)})")
+
+
+async def _spent(console: Console, engine: Engine) -> list[Sum]:
+    try:
+        return await engine.store.read(sums)
+    except LocalError as error:  # the database is away: the run has ended all the same, and its code says how
+        say(console, f"what was spent is in the queue, which cannot be read now: {error.message}")
+        return []

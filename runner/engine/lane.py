@@ -87,6 +87,9 @@ class Lane:
             task.cancel()
         if rest:
             await asyncio.wait(rest)
+
+    async def written(self) -> None:
+        """After `finish`: awaits the end of what must not be cut short. It is near, once the store is in a hurry."""
         if self.desk.pending:
             await asyncio.wait(self.desk.pending)
 

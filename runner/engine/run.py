@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from runner.engine.ending import Exit, Hindrances, Tally, moving, verdict
 from runner.engine.lane import Lane
-from runner.errors import LocalError, Unstored
+from runner.errors import LocalError
 from runner.store import Store
 from runner.store.ownership import rescue as give_back
 from runner.store.queries import AccountRow, Standings, account_rows, standings
 
-PATIENCE = 8.5  # wall seconds that paid requests on the wire are awaited: a signal ends the run within ten
+PATIENCE = 8.0  # wall seconds that paid requests on the wire are awaited: a signal ends the run within ten
 DISK_PATIENCE = timedelta(hours=1)  # a disk that is full may be freed meanwhile: the render is paid for
 CHECK_EVERY = 0.5  # wall seconds between two looks whether the run is over, at least
 
@@ -40,10 +40,14 @@ class Engine:
     async def run(self) -> Exit:
         """Works until the end; returns the exit code that the jobs deserve. A stop from outside leaves all as it is."""
         works = [asyncio.create_task(lane.run(), name=f"lane {lane.desk.account}") for lane in self.lanes]
+        watching = asyncio.create_task(self._watch(works), name="watch")
         stopping = asyncio.create_task(self.stop.wait(), name="stop")
         try:
-            await self._watch(works, stopping)
+            await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():  # a stop is not kept waiting by a look at a database that is away
+                watching.result()
         finally:
+            watching.cancel()
             stopping.cancel()
             await self._halt(works)
             self._tell_unstored()
@@ -51,18 +55,19 @@ class Engine:
 
     def _tell_unstored(self) -> None:
         """A paid task whose id is nowhere but in an error: that error is the one to show, whatever else went wrong."""
-        for trouble in (trouble for lane in self.lanes for trouble in lane.trouble):
-            if isinstance(trouble, Unstored):
-                raise trouble
+        for lane in self.lanes:
+            for unstored in lane.desk.unstored:
+                raise unstored
 
-    async def _watch(self, works: list[asyncio.Task[None]], stopping: asyncio.Task[bool]) -> None:
+    async def _watch(self, works: list[asyncio.Task[None]]) -> None:
+        """Returns when nothing moves any more."""
         pause = 0.0
         while True:
-            done, _ = await asyncio.wait([*works, stopping], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # a lane ends by itself only with an error
-            if stopping in done:
-                return
+            if works:
+                await asyncio.wait(works, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            for task in works:
+                if task.done():
+                    task.result()  # a lane ends by itself only with an error
             began = asyncio.get_running_loop().time()
             await self._count()
             if not self._moving() and await self._still_nothing(works):
@@ -77,7 +82,7 @@ class Engine:
         all is counted again, so that a run does not end in the gap between two steps."""
         enough = [lane.rounds + 2 for lane in self.lanes]  # the first of them may have begun before the count
         while any(lane.rounds < rounds for lane, rounds in zip(self.lanes, enough, strict=True)):
-            if self.stop.is_set() or any(task.done() for task in works):
+            if any(task.done() for task in works):
                 return False
             for lane in self.lanes:
                 lane.news.set()
@@ -106,10 +111,14 @@ class Engine:
     async def _halt(self, works: list[asyncio.Task[None]]) -> None:
         """Stops all lanes before any of them is waited for, then gives back what they held: the next run need not wait
         for our silence."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
         for lane in self.lanes:
             lane.stop()
         await _ended(works)
-        await asyncio.gather(*(lane.finish(PATIENCE) for lane in self.lanes))
+        await asyncio.gather(*(lane.finish(until - loop.time()) for lane in self.lanes))
+        self.store.hurry()
+        await asyncio.gather(*(lane.written() for lane in self.lanes))
         try:
             await self.store.write(give_back, self.store.clock.now(), [self.store.worker])
             await self._count()

@@ -14,7 +14,7 @@ import structlog
 from runner.client.asking import Line
 from runner.client.fetching import Fetcher
 from runner.clock import Clock
-from runner.errors import ErrorKind, NoAnswer, NotSent
+from runner.errors import ErrorKind, NoAnswer, NotSent, Unstored
 from runner.exchange import Action, Ask, Refusal
 from runner.jobs import QUIET, Change, State
 from runner.providers.description import Provider
@@ -38,7 +38,7 @@ class Desk:
     (the pace of polling) is at least `poll_interval`; `asked_alone` tells when a task was last asked by itself, not
     by a list. `exclusive`: nobody else spends from the account. `leave`: the person at the command line lets orders go
     again whose answer got lost and that nothing speaks for. `callback_url`: where the provider shall call when a task
-    ends, if it offers to."""
+    ends, if it offers to. `unstored`: paid tasks whose ids could not be stored."""
 
     account: str
     provider: Provider
@@ -59,6 +59,7 @@ class Desk:
     told_limit: int | None = None
     asked_alone: dict[int, datetime] = field(default_factory=dict)
     pending: set[asyncio.Task[None]] = field(default_factory=set)
+    unstored: list[Unstored] = field(default_factory=list)
     random: Callable[[], float] = random.random
 
     @property
@@ -139,8 +140,15 @@ class Desk:
         """Does this to its end even if whoever asked is cancelled meanwhile; `pending` holds it until then."""
         task = asyncio.create_task(work)
         self.pending.add(task)
-        task.add_done_callback(self.pending.discard)
+        task.add_done_callback(self._done)
         await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """Whoever asked may be gone: a task that was paid for and not stored must be told all the same."""
+        self.pending.discard(task)
+        trouble = None if task.cancelled() else task.exception()
+        if isinstance(trouble, Unstored):
+            self.unstored.append(trouble)
 
     async def record(self, *changes: Change) -> None:
         """Records the changes of one step; the log hears of them after the commit."""

@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 from runner.client import callbacks
-from runner.errors import ErrorKind, LocalError, NoAnswer, NotSent, Taken, Unstored
-from runner.exchange import Accepted, Action, Refusal
+from runner.errors import ErrorKind, NoAnswer, NotSent
+from runner.exchange import Accepted, Refusal
 from runner.expand.keys import parse_spec
 from runner.jobs import Failure
-from runner.lifecycle.desk import Desk, log
+from runner.lifecycle.accepting import record_accepted
+from runner.lifecycle.desk import Desk
 from runner.lifecycle.hosting import Unhosted, hosted_references, reject
 from runner.lifecycle.pausing import move_account
 from runner.providers.compose import Composed, compose, stamped
@@ -33,7 +34,6 @@ from runner.verdicts.submission import (
 )
 
 OUT_OF_REACH = 3  # orders in a row that could not even be sent: the provider cannot be reached, for any job
-SAVE_AGAIN = (0.0, 1.0, 2.0, 4.0)  # wall seconds between tries to store the id of a paid task
 
 
 async def prepare(desk: Desk, work: Work) -> Intent | Unhosted | None:
@@ -104,30 +104,10 @@ async def _conclude(desk: Desk, work: Work, sub: Submission, outcome: Outcome) -
 
 
 async def _record_outcome(desk: Desk, sub: Submission, outcome: Outcome) -> None:
-    try:
+    if isinstance(outcome, Accepted):
+        await record_accepted(desk, sub, outcome)
+    else:
         await desk.record(*after_submission(sub, outcome))
-    except Taken:
-        await _record_twin(desk, sub, outcome)
-    except LocalError as error:
-        if not isinstance(outcome, Accepted):
-            raise
-        await _save_task_id(desk, sub, outcome, error)
-
-
-async def _save_task_id(desk: Desk, sub: Submission, outcome: Accepted, error: LocalError) -> None:
-    """A task was paid for and its id cannot be stored: room is made for it, it is tried again for a while, and if
-    nothing helps a person is told the id. Raises LocalError then."""
-    said = f"job {sub.job_id} was accepted by {desk.account} as task {outcome.task_id}, which cannot be stored"
-    hint = f"make room, then: runner resolve {sub.job_id} --adopt {outcome.task_id}"
-    log.error("unstored", account=desk.account, job=str(sub.job_id), task_id=outcome.task_id, hint=hint)
-    await asyncio.to_thread(desk.store.drop_ballast)
-    for pause in SAVE_AGAIN:
-        try:
-            await desk.record(*after_submission(sub, outcome))
-            return
-        except LocalError:
-            await asyncio.sleep(pause)
-    raise Unstored(f"{said}: {error.message}", hint) from None
 
 
 async def _pay(desk: Desk, work: Work, claim: Claim) -> Outcome:
@@ -156,14 +136,6 @@ def _submission(desk: Desk, work: Work, claim: Claim) -> Submission:
         key_window=timedelta(seconds=desk.provider.key_window), poll_interval=desk.poll_interval,
         request=claim.request, now=desk.now(), spread=desk.random(),
     )  # fmt: skip
-
-
-async def _record_twin(desk: Desk, sub: Submission, outcome: Outcome) -> None:
-    """The provider answered with a task id that belongs to another job already: a person must look."""
-    twin = outcome.task_id if isinstance(outcome, Accepted) else "?"
-    refusal = Refusal(Action.AMBIGUOUS, ErrorKind.UNKNOWN_SUBMISSION, "twin_task",
-                      f"the provider answered with task {twin}, which belongs to another job")  # fmt: skip
-    await desk.record(*after_submission(replace(sub, keyed=False, lookable=False), refusal))
 
 
 async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from runner.jobs import UNPAID, Event, State
 from runner.limits import Window
 from runner.store.changes import events, jobs
+from runner.store.engines import take_time
 from runner.store.rows import add
 from runner.store.tables import accounts, batches, totals
 
@@ -85,6 +86,7 @@ def enqueue(connection: Connection, now: datetime, batch: NewBatch, orders: Iter
     """
     batch_id = _save_batch(connection, now, batch)
     last = connection.execute(select(func.max(jobs.c.id)).where(jobs.c.batch_id == batch_id)).scalar() or 0
+    take_time(connection)
     kind = "BIGINT" if connection.dialect.name == "postgresql" else "INTEGER"
     connection.execute(text(f"CREATE TEMPORARY TABLE wanted (id {kind} PRIMARY KEY)"))
     new = kept = 0

@@ -1,8 +1,9 @@
 """Who may work on a queue, and what becomes of the work of those who died.
 
 SQLite: one runner owns the queue file by a kernel lock, which dies with its process; every lease of another is dead.
-PostgreSQL: workers heartbeat; a worker not seen for `SILENCE` is dead, and the fence in every lease keeps it from
-writing should it merely have slept.
+PostgreSQL: every transaction of a worker is a sign of its life, and there is one every few seconds. Who gave none for
+`SILENCE` is dead, by the clock of the server alone: those of the hosts may be hours apart. Should it merely have slept,
+the fence in every lease keeps it from writing.
 """
 
 from __future__ import annotations
@@ -14,21 +15,41 @@ import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, delete, insert, select, text, union, update
+from sqlalchemy import (
+    Connection,
+    Executable,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    type_coerce,
+    union,
+    update,
+)
+from sqlalchemy.dialects import postgresql
 
 from runner.errors import ErrorKind, LocalError, OwnedError
 from runner.jobs import Answer, Change, Event, Failure, State
 from runner.ledger import release
 from runner.store.changes import apply, jobs, requests
-from runner.store.tables import IS_MOVING, Worker
+from runner.store.rows import INTEGER
+from runner.store.tables import IS_MOVING, TICK, Worker
 from runner.store.work import Work, load
 
 workers = Worker.__table__  # type: ignore[attr-defined]
-SILENCE = timedelta(seconds=60)  # of the wall, like the heartbeat
-HEARTBEAT_SECONDS = 10.0
+SILENCE = timedelta(seconds=60)  # by the database server's clock
+HEARTBEAT_SECONDS = 10.0  # of the wall
+SEEN = type_coerce(workers.c.seen_at, INTEGER)
+SERVER_NOW = cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, INTEGER)
 
 
 class QueueLock:
@@ -68,26 +89,49 @@ def new_worker_id() -> int:
 
 
 def register(connection: Connection, now: datetime, worker: int) -> None:
-    connection.execute(insert(workers).values(
-        id=worker, host=socket.gethostname(), pid=os.getpid(), started_at=now, seen_at=now))  # fmt: skip
+    """The owner of an SQLite queue."""
+    connection.execute(insert(workers).values(**_process(worker), started_at=now, seen_at=now))
 
 
-def heartbeat(connection: Connection, now: datetime, worker: int) -> None:
-    """A sign of life. A worker that slept so long that it was taken for dead is known again from now on."""
-    if not connection.execute(update(workers).where(workers.c.id == worker).values(seen_at=now)).rowcount:
-        register(connection, now, worker)
+def _process(worker: int) -> dict[str, Any]:
+    return {"id": worker, "host": socket.gethostname(), "pid": os.getpid()}
 
 
-def dead_workers(connection: Connection, worker: int, seen_before: datetime, *, alone: bool) -> list[int]:
-    """The workers whose leases are dead: all others when `alone` owns the queue, else those last `seen_before`, and
-    those of whom only a lease or an unanswered request is left."""
+def sign(connection: Connection, worker: int, doubtful: int | None = None) -> int:
+    """A sign of life on PostgreSQL, and first of all in its transaction. No two signs of a worker are alike.
+
+    `doubtful` is the sign of an earlier transaction of which nobody knows whether it was committed: that one is waited
+    for until it has ended, and its sign returned if it was. A worker that was taken for dead is known again.
+    """
+    return int(connection.execute(_sign(), {**_process(worker), "doubtful": doubtful or 0}).scalar_one())
+
+
+@cache
+def _sign() -> Executable:
+    doubtful = bindparam("doubtful", type_=INTEGER)
+    first = func.greatest(SERVER_NOW, doubtful + 1)
+    process = {name: bindparam(name, type_=workers.c[name].type) for name in ("id", "host", "pid")}
+    fresh = postgresql.insert(workers).values(**process, started_at=first, seen_at=first)
+    next_one = func.greatest(type_coerce(fresh.excluded.seen_at, INTEGER), SEEN + 1)
+    seen = case((doubtful == SEEN, doubtful), else_=next_one)
+    return fresh.on_conflict_do_update(index_elements=["id"], set_={"seen_at": seen}).returning(SEEN)
+
+
+def rescue_dead(connection: Connection, now: datetime, worker: int, *, alone: bool) -> int:
+    """Takes over what dead workers left; returns how many jobs that were. `alone`: all others are dead.
+
+    The dead are struck off the list first, and judged while their row is locked: one that is just coming back to life
+    is waited for, and is alive. Whoever holds something and is not on the list is dead too.
+    """
+    dead = workers.c.id != worker
+    if not alone:
+        dead &= SEEN < SERVER_NOW - SILENCE // TICK
+    connection.execute(delete(workers).where(dead))
     owners = select(jobs.c.owner.label("id")).where(text("jobs.lease IS NOT NULL"))
     askers = select(requests.c.worker.label("id")).where(requests.c.ended_at.is_(None))
-    named = union(select(workers.c.id), owners, askers).subquery("named")
-    others = select(named.c.id).where(named.c.id != worker)
-    if not alone:
-        others = others.where(named.c.id.not_in(select(workers.c.id).where(workers.c.seen_at >= seen_before)))
-    return list(connection.execute(others).scalars())
+    holders = union(owners, askers).subquery("holders")
+    struck_off = holders.c.id.not_in(select(workers.c.id)) & (holders.c.id != worker)
+    return rescue(connection, now, connection.execute(select(holders.c.id).where(struck_off)).scalars().all())
 
 
 def rescue(connection: Connection, now: datetime, dead: Sequence[int]) -> int:

@@ -17,8 +17,9 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from runner.errors import InternalError, LocalError, Taken
+from runner.errors import InternalError, LocalError, Taken, Unreachable
 from runner.store.accounts import lock_accounts
+from runner.store.again import reason
 from runner.store.transactions import Transactions
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ class Pen:
     async def _commit(self, items: list[_Item]) -> None:
         try:
             results = await self._transactions.run(_apply, items)
-        except OperationalError as trouble:  # locked, full, gone: nobody's fault, and no better one by one
+        except (OperationalError, Unreachable) as trouble:  # locked, full, gone: nobody's fault, no better one by one
             results = [trouble] * len(items)
         except Exception as trouble:
             if len(items) > 1:
@@ -129,9 +130,3 @@ def _unique(error: IntegrityError) -> bool:
     """Whether what must be unique is there already, and not one of the schema's other rules broken: a bug of ours."""
     names = (getattr(error.orig, "sqlite_errorname", None), getattr(error.orig, "sqlstate", None))
     return not UNIQUE.isdisjoint(names)
-
-
-def reason(error: DBAPIError) -> str:
-    """What the database said, without values of ours: asyncpg repeats a parameter that it cannot take."""
-    said = str(error.orig)
-    return "it cannot take a value" if "query argument" in said else said

@@ -109,6 +109,7 @@ def _create_once(connection: Connection, url: URL, clock: Clock) -> None:
 
 def _one_at_a_time(connection: Connection) -> None:
     """On PostgreSQL several workers may start at once; on SQLite the owner is alone."""
+    engines.take_time(connection)
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(ADVISORY)))
 

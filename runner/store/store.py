@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -15,30 +16,38 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.clock import Clock
-from runner.errors import Fenced, LocalError
+from runner.errors import Fenced, LocalError, NotSent
 from runner.jobs import Change
-from runner.store import engines, ownership, place, schema
+from runner.store import again, engines, ownership, place, schema
+from runner.store.again import Patience, Signed, reason
 from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply
-from runner.store.pen import Pen, reason
+from runner.store.pen import Pen
 from runner.store.transactions import Transactions, transactions
 
 T = TypeVar("T")
+BRINK_SECONDS = 10.0  # of the wall: what takes longer may have lost its lease, and its connection its patience
 
 
 class Store:
     """An open queue. `worker` is this process's name in leases; None for one that only reads or decides.
 
-    `record` and `write` return after the commit; `read` sees what is committed.
+    `record` and `write` return after the commit; `read` sees what is committed. A worker's database may be away for a
+    while: they wait for it. `hurried` is set once the process wants to end, and nothing waits any more.
     """
 
     def __init__(
         self, url: URL, clock: Clock, writing: Transactions | None, reading: AsyncEngine, worker: int | None
     ) -> None:
         self.url, self.clock, self.worker = url, clock, worker
+        self.hurried = asyncio.Event()
         self._reading = reading
-        self._pen = Pen(writing) if writing is not None else None
+        self._patience = None if self.sqlite else Patience(clock, again.PATIENCE if worker is not None else 0.0)
+        self._pen = Pen(self._signed(writing)) if writing is not None else None
         self._reads: set[asyncio.Task[Any]] = set()
+
+    def _signed(self, writing: Transactions) -> Transactions:
+        return writing if self._patience is None else Signed(writing, self.worker, self._patience)
 
     async def record(self, *changes: Change) -> None:
         """Writes the changes of one step together. Raises Fenced if one of them did not hold any more: then nothing
@@ -47,9 +56,13 @@ class Store:
             raise Fenced(f"{changes[0].event}: the job has moved on")
 
     async def mark_brink(self, brink: Brink) -> None:
-        """Commits that the first byte is about to leave. Raises Fenced when the lease is gone: then nothing may."""
+        """Commits that the first byte is about to leave. Raises Fenced when the lease is gone, and NotSent when the
+        commit took so long that it may be gone by now: then nothing may."""
+        began = self.clock.now()
         if not await self.pen.write_together(mark_brinks, brink):
             raise Fenced("the job has moved on before it was sent")
+        if self.clock.real((self.clock.now() - began).total_seconds()) > BRINK_SECONDS:
+            raise NotSent("it took too long to note that it was to be sent")
 
     async def write(self, function: Callable[..., T], *args: Any) -> T:
         """Runs `function(connection, *args)` in the pen's next transaction. Raises LocalError if it cannot commit."""
@@ -63,11 +76,25 @@ class Store:
         return await asyncio.shield(task)
 
     async def _read(self, function: Callable[..., T], *args: Any) -> T:
+        attempt = partial(self._read_once, function, *args)
         try:
-            async with engines.connected(self._reading.connect()) as connection:
-                return await connection.run_sync(function, *args)
+            return await (attempt() if self._patience is None else self._patience.through(attempt))
         except DBAPIError as error:
             raise LocalError(f"the queue cannot be read: {reason(error)}") from None
+
+    async def _read_once(self, function: Callable[..., T], *args: Any) -> T:
+        async with engines.connected(self._reading.connect()) as connection:
+            return await connection.run_sync(function, *args)
+
+    def steady(self) -> bool:
+        """Whether the database was within reach long enough to judge who else lives."""
+        return self._patience is None or self._patience.steady(ownership.SILENCE)
+
+    def hurry(self) -> None:
+        """The process wants to end: a database that is away, or does not answer at once, is not waited for any more."""
+        self.hurried.set()
+        if self._patience is not None:
+            self._patience.hurry()
 
     def drop_ballast(self) -> None:
         """Gives back the disk space kept for the id of a task that was just paid for."""
@@ -85,6 +112,7 @@ class Store:
         return engines.is_sqlite(self.url)
 
     async def close(self) -> None:
+        self.hurry()
         if self._pen is not None:
             await self._pen.close()
         if self._reads:
@@ -115,7 +143,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     """
     url = engines.parse(db)
     lock = _prepare_place(url, own=own)
-    writing, reading = transactions(url, owner=own), engines.reader(url)
+    writing, reading = transactions(url, owner=own), engines.reader(url, primary=True)
     try:
         await _to_its_end(schema.ensure(writing, reading, url, clock, own=own))
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
@@ -154,7 +182,8 @@ async def _opened(
     beating: asyncio.Task[None] | None = None
     try:
         if worker is not None:
-            await store.write(ownership.register, clock.now(), worker)
+            if store.sqlite:
+                await store.write(ownership.register, clock.now(), worker)
             await rescue(store)
             await store.write(ownership.look_again, clock.now())
             if not store.sqlite:
@@ -168,23 +197,20 @@ async def _opened(
 
 async def rescue(store: Store) -> int:
     """Takes over what dead workers left; returns how many jobs that were."""
+    return await store.write(_rescue, store, store.clock.now())
+
+
+def _rescue(connection: Connection, store: Store, now: datetime) -> int:
+    """After the database was away others get the time to come back, like us: until then nobody is taken for dead."""
     assert store.worker is not None
-    now = store.clock.now()
-    silent = now - ownership.SILENCE * max(1.0, store.clock.speed)
-    dead = await store.write(_dead, store.worker, silent, store.sqlite)
-    return await store.write(ownership.rescue, now, dead)
-
-
-def _dead(connection: Connection, worker: int, seen_before: datetime, alone: bool) -> list[int]:
-    return ownership.dead_workers(connection, worker, seen_before, alone=alone)
+    return ownership.rescue_dead(connection, now, store.worker, alone=store.sqlite) if store.steady() else 0
 
 
 async def _beat(store: Store) -> None:
     """A sign of life every few seconds of the wall clock, and a look for others who gave none."""
     while True:
         await asyncio.sleep(ownership.HEARTBEAT_SECONDS)
-        with suppress(LocalError):  # the database may be away for a while: whoever needs it will say so
-            await store.write(ownership.heartbeat, store.clock.now(), store.worker)
+        with suppress(LocalError):
             await rescue(store)
 
 

@@ -2,7 +2,8 @@
 
 On SQLite a thread of its own runs a whole transaction in one go: a hop per commit instead of a dozen per statement, and
 nothing to cancel half-way. (A task cancelled inside a driver's call can leave half a step visible, or hang for ever.)
-On PostgreSQL the driver is asynchronous, and the transaction runs on the loop, in the pen's own task.
+On PostgreSQL the driver is asynchronous, and the transaction runs on the loop, in the pen's own task. What may go wrong
+on the way to its server, and when it is tried again, `again` knows.
 """
 
 from __future__ import annotations
@@ -15,15 +16,12 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.failpoints import reached
 from runner.store import engines
 
 T = TypeVar("T")
-TRY_AGAIN = frozenset({"40P01", "40001"})  # PostgreSQL's codes: deadlock detected, serialization failure
-TIMES = 5
 
 
 class Transactions(Protocol):
@@ -78,16 +76,6 @@ class _OnLoop:
         self._engine = engine
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """A transaction that PostgreSQL ended because two waited for each other is simply made again."""
-        for _ in range(TIMES):
-            try:
-                return await self._run(function, *args)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in TRY_AGAIN:
-                    raise
-        return await self._run(function, *args)
-
-    async def _run(self, function: Callable[..., T], *args: Any) -> T:
         async with engines.connected(self._engine.begin()) as connection:
             result = await connection.run_sync(function, *args)
             reached("before-commit")

@@ -22,6 +22,8 @@ CHANGED = "the account's key, or what describes its provider, has changed since 
 OPEN_OUTCOMES = frozenset({"no_answer", "crash", "ambiguous", "conflict"})
 KEEP_KEY = frozenset({Action.LATER, Action.SLOT, Action.CONFLICT})
 CONFLICT_WINDOW = timedelta(hours=2)  # a 409 proves that our first request arrived: it may be waited for longer
+# Where an answer that comes late still settles the question, and how.
+ANSWERABLE = {State.UNKNOWN: Event.FOUND, State.HELD: Event.ADOPTED}
 LOOK_AFTER = (timedelta(0), timedelta(seconds=60), timedelta(minutes=15))
 
 
@@ -131,6 +133,14 @@ def _accepted(sub: Submission, outcome: Accepted) -> Change:
     )  # fmt: skip
     answer = Answer(sub.attempt_id, "accepted", sub.now, task_id=outcome.task_id)
     return _change(sub, Event.ACCEPTED, standing, answer, accept(sub.bill, outcome.charged), task_id=outcome.task_id)
+
+
+def answered_late(sub: Submission, outcome: Accepted) -> Change:
+    """The answer to an order of which others believe that it was lost: `sub` as it stands now, one of ANSWERABLE, with
+    nobody at work on it. The answer is the provider's own and to this very attempt, so it needs nobody's judgement."""
+    now = _accepted(sub, outcome)
+    how = {**now.data, "how": "the provider's late answer"}
+    return replace(now, event=ANSWERABLE[sub.standing.state], source=sub.standing.state, lease=None, data=how)
 
 
 def _put_back_unsent(sub: Submission, why: str) -> Change:

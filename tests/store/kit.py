@@ -259,6 +259,18 @@ async def two_stores(db: str, clock: Clock) -> AsyncIterator[tuple[Store, Store]
         yield one, other
 
 
+async def fall_silent(db: str, seconds: float = 61, *, but: int | None = None) -> None:
+    """All workers on PostgreSQL (`but` one) were last heard so long ago, by the server's clock. SQLite asks nobody."""
+    if "://" not in db:
+        return
+    connection = await asyncpg.connect(plain(db))
+    try:
+        ticks = round(seconds * 1_000_000)
+        await connection.execute("UPDATE workers SET seen_at = seen_at - $1 WHERE id <> $2", ticks, but or 0)
+    finally:
+        await connection.close()
+
+
 class Gate:
     """Stands open once it was opened. Transactions wait before it in their own place: a thread, or on the loop."""
 

@@ -27,6 +27,7 @@ from store.kit import (
     accept,
     answer,
     done,
+    fall_silent,
     fill,
     intents,
     job_row,
@@ -466,7 +467,8 @@ async def test_answers_that_a_crash_of_ours_lost_do_not_count(db: str, clock: Ha
             await fill(store, 9, accounts=[settings(concurrency=9)])
             [claimed] = await take_submissions(store, 1, keyed=False)
             await mark_brink(store, claimed)
-        clock.move(61)  # after so long a silence a worker is dead
+        clock.move(61)
+        await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         assert [row.outcome for row in await rows(store, attempts)] == ["crash"] * 3
         assert await may_submit(store)

@@ -14,12 +14,11 @@ from sqlalchemy import Connection, make_url, text
 
 from runner.errors import LocalError, NoQueue
 from runner.exchange import Accepted
-from runner.store import open_store, ownership, read_store
+from runner.store import open_store, read_store
 from runner.store.changes import jobs
 from runner.store.claims import claim
 from runner.store.facts import meta
 from runner.store.ownership import workers
-from runner.store.store import rescue
 from runner.store.tables import totals
 from runner.verdicts.submission import after_submission
 from store.kit import (
@@ -30,7 +29,6 @@ from store.kit import (
     fill,
     intents,
     mark_brink,
-    outcome,
     plain,
     rows,
     settings,
@@ -181,46 +179,6 @@ async def test_a_strangers_database_is_left_alone(postgres_database: str) -> Non
         assert {row["tablename"] for row in tables} == {"jobs", "alembic_version"}
     finally:
         await connection.close()
-
-
-async def test_a_connection_that_breaks_is_told_and_replaced(postgres_queue_db: str, clock: HandClock) -> None:
-    """The server was restarted: what was under way has failed, what comes next goes through."""
-    async with open_store(postgres_queue_db, clock, own=True) as store:
-        await fill(store, 1)
-        [claimed] = await take_submissions(store)
-
-        def suicide(connection: Connection) -> None:
-            connection.execute(jobs.update().values(errors=99))
-            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
-
-        assert isinstance(await outcome(store.write(suicide)), LocalError)
-        await mark_brink(store, claimed)
-        assert [row.errors for row in await rows(store, jobs)] == [0]
-
-
-async def test_a_heartbeat_outlives_an_outage(
-    postgres_queue_db: str, clock: HandClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker whose sign of life failed once tries again: else it would be taken for dead while it works."""
-    beats = asyncio.Event()
-    beat = ownership.heartbeat
-
-    def unlucky(connection: Connection, *args: Any) -> None:
-        if len(failed) < 2:
-            failed.append(1)
-            raise LocalError("the queue cannot be written: the server is away")
-        beat(connection, *args)
-        beats.set()
-
-    failed: list[int] = []
-    monkeypatch.setattr(ownership, "HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr(ownership, "heartbeat", unlucky)
-    async with open_store(postgres_queue_db, clock, own=True) as store:
-        clock.move(50)
-        async with asyncio.timeout(30):
-            await beats.wait()
-        assert await rescue(store) == 0
-        assert [row.seen_at for row in await rows(store, workers)] == [clock.now()]
 
 
 async def test_two_owners_see_each_others_work(postgres_queue_db: str, clock: HandClock) -> None:

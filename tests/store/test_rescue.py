@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import Connection
 
 from runner.errors import Fenced, OwnedError
 from runner.exchange import Accepted
@@ -20,8 +23,11 @@ from store.kit import (
     Other,
     address,
     answer,
+    blocked,
     done,
+    fall_silent,
     fill,
+    held,
     mark_brink,
     outcome,
     polled,
@@ -36,6 +42,7 @@ from store.kit import (
     take,
     take_submissions,
     told,
+    two_stores,
     work_of,
 )
 
@@ -48,6 +55,7 @@ async def test_without_a_brink_nothing_was_sent(db: str, clock: HandClock) -> No
         await fill(store, 1)
         [claimed] = await take_submissions(store)
     clock.move(61)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         work = await work_of(store, claimed.job_id)
         assert (work.standing.state, work.standing.attempts, work.lease) == (State.QUEUED, 0, None)
@@ -64,6 +72,7 @@ async def test_with_a_brink_it_is_an_open_question(db: str, clock: HandClock) ->
         [claimed] = await take_submissions(store)
         await mark_brink(store, claimed)
     clock.move(61)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         work = await work_of(store, claimed.job_id)
         assert (work.standing.state, work.standing.attempts, work.lease) == (State.UNKNOWN, 1, None)
@@ -80,6 +89,7 @@ async def test_a_resend_that_died_before_its_own_first_byte_stays_a_question(db:
         clock.move(60)
         assert len((await take(store, resends=1)).resends) == 1
     clock.move(61)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         work = await work_of(store, claimed.job_id)
         assert (work.standing.state, work.standing.generation) == (State.UNKNOWN, 1)
@@ -97,6 +107,7 @@ async def test_polls_and_downloads_are_just_released(db: str, clock: HandClock) 
         before = [(row.state, row.due_at, row.errors) for row in await rows(store, jobs)]
         assert all(row.lease is not None for row in await rows(store, jobs))
     clock.move(61)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         assert [row.lease for row in await rows(store, jobs)] == [None] * 3
         assert [row.owner for row in await rows(store, jobs)] == [None] * 3
@@ -109,6 +120,7 @@ async def test_a_second_rescue_finds_nothing(db: str, clock: HandClock) -> None:
         await fill(store, 2)
         await take_submissions(store)
     clock.move(61)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         before = await rows(store, jobs)
         assert await rescue(store) == 0
@@ -124,6 +136,7 @@ async def test_more_than_one_statement_can_name_at_once(db: str, clock: HandCloc
         for claimed in claims[:10]:
             await mark_brink(store, claimed)
     clock.move(61)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         found = [row.state for row in await rows(store, jobs)]
         assert (found.count("unknown"), found.count("queued")) == (10, many - 10)
@@ -154,41 +167,87 @@ async def test_at_every_start_questions_running_tasks_and_final_costs_are_due(db
         standing = replace(work.standing, state=State.FAILED, unsettled=True, settle_at=None, settle_asks=3)
         await store.record(replace(step(Event.TASK_FAILED, work, State.FAILED, None, T0), standing=standing))
     clock.move(61)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         taken = await take(store, polls=9, resends=9, settles=9)
         asked = {c.job_id for c in (*taken.polls, *taken.resends, *taken.settles)}
         assert asked == {running, ended, lost.job_id}
 
 
-# Several workers (PostgreSQL): the fence and the heartbeat
+# Several workers (PostgreSQL): who lives is told by the server's clock alone
 
 
-async def test_a_living_worker_keeps_what_it_holds(postgres_queue_db: str, clock: HandClock) -> None:
-    async with open_store(postgres_queue_db, clock, own=True) as one:
+@pytest.mark.parametrize("hours", [-5, 0, 5])
+async def test_the_living_are_told_from_the_dead_whatever_their_clocks_say(postgres_queue_db: str, hours: int) -> None:
+    """Two hosts whose clocks are hours apart, either way."""
+    here, there = HandClock(), HandClock(T0 + timedelta(hours=hours))
+    async with open_store(postgres_queue_db, here, own=True) as one:
         await fill(one, 1)
         [claimed] = await take_submissions(one)
-        clock.move(SILENCE.total_seconds())
-        async with open_store(postgres_queue_db, clock, own=True) as other:
+        async with open_store(postgres_queue_db, there, own=True) as other:
             assert await state_of(other, claimed.job_id) is State.SUBMITTING
-            clock.move(30)
-            await one.write(ownership.heartbeat, clock.now(), one.worker)
-            clock.move(40)
+            there.move(3600)
             assert await rescue(other) == 0
-            clock.move(21)
+            await fall_silent(postgres_queue_db, 50, but=other.worker)
+            assert await rescue(other) == 0
+            await fall_silent(postgres_queue_db, 11, but=other.worker)
             assert await rescue(other) == 1
+            assert await state_of(other, claimed.job_id) is State.QUEUED
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+async def test_a_sign_of_life_counts_whatever_its_clock_says(postgres_queue_db: str, hours: int) -> None:
+    here, there = HandClock(), HandClock(T0 + timedelta(hours=hours))
+    async with open_store(postgres_queue_db, here, own=True) as one:
+        await fill(one, 1)
+        [claimed] = await take_submissions(one)
+        async with open_store(postgres_queue_db, there, own=True) as other:
+            await fall_silent(postgres_queue_db, 50, but=other.worker)
+            await mark_brink(one, claimed)  # any transaction is a sign of life
+            await fall_silent(postgres_queue_db, 50, but=other.worker)
+            assert await rescue(other) == 0
 
 
 async def test_a_fast_clock_does_not_make_the_living_look_dead(postgres_queue_db: str) -> None:
-    """With --speed 100 an hour goes by between four heartbeats."""
+    """With --speed 100 an hour goes by between four heartbeats, and a minute of silence is still a minute."""
     clock = HandClock(speed=100.0)
     async with open_store(postgres_queue_db, clock, own=True) as one:
         await fill(one, 1)
         await take_submissions(one)
-        clock.move(3000)
+        clock.move(100_000)
         async with open_store(postgres_queue_db, clock, own=True) as other:
             assert await rescue(other) == 0
-            clock.move(3001)
+            await fall_silent(postgres_queue_db, SILENCE.total_seconds() + 1, but=other.worker)
             assert await rescue(other) == 1
+
+
+async def test_whoever_is_just_coming_back_to_life_is_waited_for(postgres_queue_db: str, clock: HandClock) -> None:
+    """It is in the middle of a transaction when it is judged: if that is committed, it lives."""
+    async with two_stores(postgres_queue_db, clock) as (sleeper, other):
+        await fill(sleeper, 1)
+        [claimed] = await take_submissions(sleeper)
+        await fall_silent(postgres_queue_db, but=other.worker)
+        async with held(sleeper, _nothing) as waking:
+            rescuing = asyncio.ensure_future(rescue(other))
+            await blocked(postgres_queue_db, rescuing)
+            await waking.commit()
+        assert await rescuing == 0
+        assert await state_of(other, claimed.job_id) is State.SUBMITTING
+
+
+def _nothing(_connection: Connection) -> None:
+    """A transaction that only is a sign of life."""
+
+
+async def test_no_two_signs_of_life_are_alike(postgres_queue_db: str, clock: HandClock) -> None:
+    """Not even where the server's clock stands still, or is set back: a lost commit is known again by its sign."""
+    async with open_store(postgres_queue_db, clock, own=True) as store:
+        await fall_silent(postgres_queue_db, -3600)
+        seen = []
+        for _ in range(5):
+            await store.write(_nothing)
+            seen += [row.seen_at for row in await rows(store, workers)]
+        assert seen == sorted(set(seen))
 
 
 async def test_whoever_was_taken_for_dead_writes_nothing_any_more(postgres_queue_db: str, clock: HandClock) -> None:
@@ -200,6 +259,7 @@ async def test_whoever_was_taken_for_dead_writes_nothing_any_more(postgres_queue
         [poll] = (await take(sleeper, polls=1)).polls
         report = await polled(sleeper, poll, done(f"task-{poll.job_id}"))
         accepted = after_submission(await submission(sleeper, claimed), Accepted("task-9"))
+        await fall_silent(postgres_queue_db)
         async with open_store(postgres_queue_db, clock, own=True) as other:
             assert await state_of(other, claimed.job_id) is State.QUEUED
             for work in (mark_brink(sleeper, claimed), sleeper.record(*accepted), sleeper.record(report)):
@@ -208,24 +268,17 @@ async def test_whoever_was_taken_for_dead_writes_nothing_any_more(postgres_queue
             assert await state_of(other, claimed.job_id) is State.QUEUED
 
 
-@pytest.mark.parametrize("heard", [True, False], ids=["after its heartbeat", "before its heartbeat"])
-async def test_a_worker_that_came_back_can_be_rescued_again(
-    postgres_queue_db: str, clock: HandClock, heard: bool
-) -> None:
-    """It is not known any more, but it claims again: should it die then, its leases must not be orphans."""
+async def test_a_worker_that_came_back_can_be_rescued_again(postgres_queue_db: str, clock: HandClock) -> None:
+    """It is on the list again with the first thing it does: should it die then, its leases must not be orphans."""
     async with open_store(postgres_queue_db, clock, own=True) as other:
         async with open_store(postgres_queue_db, clock, own=True) as sleeper:
             await fill(sleeper, 1)
-            clock.move(61)
-            await other.write(ownership.heartbeat, clock.now(), other.worker)
+            await fall_silent(postgres_queue_db, but=other.worker)
             await rescue(other)
             assert [row.id for row in await rows(other, workers)] == [other.worker]
-            if heard:
-                await sleeper.write(ownership.heartbeat, clock.now(), sleeper.worker)
-                assert len(await rows(other, workers)) == 2
             [claimed] = await take_submissions(sleeper)
-        clock.move(61)
-        await other.write(ownership.heartbeat, clock.now(), other.worker)
+            assert {row.id for row in await rows(other, workers)} == {other.worker, sleeper.worker}
+        await fall_silent(postgres_queue_db, but=other.worker)
         assert await rescue(other) == 1
         assert await state_of(other, claimed.job_id) is State.QUEUED
 
@@ -259,6 +312,7 @@ async def test_a_real_process_is_killed_and_the_next_one_takes_over(db: str, clo
                     pass
         other.kill()
     clock.move(61)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         assert await state_of(store, unsent) is State.QUEUED
         assert await state_of(store, sent) is State.UNKNOWN

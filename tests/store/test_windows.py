@@ -18,6 +18,7 @@ from store.kit import (
     T0,
     HandClock,
     done,
+    fall_silent,
     fill,
     intents,
     polled,
@@ -87,6 +88,7 @@ async def test_an_unanswered_request_of_a_dead_process_counts_from_the_takeover(
         await fill(store, 9, accounts=three_a_minute())
         assert len(await take_submissions(store, 3)) == 3
     clock.move(100)
+    await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         assert [row.ended_at for row in await rows(store, requests)] == [clock.now()] * 3
         clock.move(59)
