@@ -20,7 +20,7 @@ from proxy import Cut, way_beside
 from sqlalchemy import make_url
 from torture.commands import Running
 from torture.judge import judge
-from torture.manifests import PROVIDERS, Limits
+from torture.manifests import PAIR, Limits
 from torture.trial import Trial, trial
 from torture.waiting import until
 
@@ -32,7 +32,7 @@ RESTARTS = 3
 @contextmanager
 def a_night(folder: Path, database: str, **more: Any) -> Iterator[Trial]:
     setting = trial(
-        folder, PROVIDERS, seed="away", speed=20, render=40, queue=database, limits=LIMITS, faults=FAULTS, **more
+        folder, PAIR, seed="away", speed=20, render=40, queue=database, limits=LIMITS, faults=FAULTS, **more
     )
     with setting as here:
         here.orders.grow({"hh-video": 7, "hh-takes": 1, "hh-upload": 1, "sd-video": 12, "sd-takes": 1, "sd-batch": 3})
