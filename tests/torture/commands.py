@@ -84,6 +84,7 @@ class Commands:
     folder: Path
     environment: Mapping[str, str]
     ended: list[Ended] = field(default_factory=list)
+    _alive: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def start(self, *arguments: str, **more: str) -> Running:
@@ -98,7 +99,15 @@ class Commands:
                 [PROGRAM, *arguments], cwd=self.folder, env={**own, **HOME, **self.environment, **more},
                 stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
             )  # fmt: skip
+        self._alive.append(process)
         return Running(arguments, process, out, err, time.monotonic())
+
+    def close(self) -> None:
+        """Ends what a test that failed in the middle left running."""
+        for process in self._alive:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def run(self, *arguments: str, **more: str) -> Ended:
         return self.over(self.start(*arguments, **more))

@@ -138,4 +138,7 @@ def trial(
             environment[variable(name, "BASE_URL")] = sandbox.about["base_urls"][name]
         orders = Orders(folder / "orders", f"torture-{seed}", limits)
         commands = Commands(folder, environment)
-        yield Trial(folder, seed, speed, orders, sandbox, commands, queue or str(folder / "queue.db"), mine, flags)
+        try:
+            yield Trial(folder, seed, speed, orders, sandbox, commands, queue or str(folder / "queue.db"), mine, flags)
+        finally:
+            commands.close()
