@@ -313,8 +313,8 @@ def test_a_job_is_named_by_id_key_or_a_unique_beginning(museum: Museum) -> None:
     shared = next(key[:1] for key in keys if key[0].isalpha() and sum(k.startswith(key[0]) for k in keys) > 1)
     sharing = [job for other, job in keys.items() if other.startswith(shared)]
     names = [str(keys[key]), key.upper(), unique, shared, "alley/film", "dead" * 16]
-    by_id, by_key, by_beginning, ambiguous, *unknown = museum.place.together(
-        *(("show", name, "--json") for name in names)
+    by_id, by_key, by_beginning, ambiguous, *unknown = in_one_process(
+        museum.place.commands, [("show", name, "--json") for name in names]
     )
     assert parsed(by_id)["key"] == key
     for found in (by_key, by_beginning):
