@@ -149,7 +149,8 @@ AUDIO = Field("generate_audio", "boolean", default=True)
 TIER = Field("quality_tier", choices=("standard", "pro"), default="standard")
 VIDEO_RATIOS = ("1:1", "21:9", "4:3", "3:4", "16:9", "9:16")
 GPT_RATIOS = (
-    "auto", "1:1", "5:4", "9:16", "21:9", "16:9", "4:3", "3:2", "4:5", "3:4", "2:3", "1:2", "3:1", "1:3", "9:21",
+    "auto", "1:1", "5:4", "9:16", "21:9", "16:9", "4:3", "3:2", "4:5", "3:4", "2:3", "2:1", "1:2", "3:1", "1:3",
+    "9:21",
 )  # fmt: skip
 NANO_RATIOS = ("1:1", "9:16", "16:9", "3:4", "4:3", "3:2", "2:3", "5:4", "4:5", "21:9", "auto")
 GPT_SIZE = Field("resolution", choices=SIZES, required=True, note="auto: 1K only; 1:1 not 4K on the standard channel")
