@@ -2,6 +2,7 @@
 
 tables      the schema                     store       the door: open, own, record, read
 changes     events move jobs               pen         one writer, shared commits
+engines     how connections are opened     again       lost connections, lost commits
 claims      the right to make a request    intents     what will be paid, frozen and reserved
 accounts    limits that hold for everyone  windows     the request log
 waking      when to look again             brink       before the first byte leaves

@@ -6,6 +6,7 @@ that cannot write. The database file is never opened by hand: closing such a han
 WAL, has lost a committed row.
 
 PostgreSQL needs none of this, but it is elsewhere: a connection whose other end is gone must be noticed on both sides.
+Where its server is told to acknowledge commits that are not on its disk yet, our sessions ask it not to.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ LIMITS = {
     "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4",
     "idle_in_transaction_session_timeout": "30s", "transaction_timeout": "60s",
 }  # fmt: skip
+DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 UNLIMITED = dict.fromkeys(("idle_in_transaction_session_timeout", "transaction_timeout"), "0")
 CLASHES = frozenset({"40P01", "40001"})  # deadlock detected, serialization failure
 AWAY = frozenset({
@@ -83,7 +85,7 @@ def database_path(url: URL) -> Path:
 def writer(url: URL) -> AsyncEngine:
     """The writing engine of a process on PostgreSQL."""
     engine = _remote(url, 2, primary=True)
-    event.listen(engine.sync_engine, "connect", _limit)
+    event.listen(engine.sync_engine, "connect", _prepare_to_write)
     return engine
 
 
@@ -98,8 +100,9 @@ def _remote(url: URL, most: int, *, primary: bool) -> AsyncEngine:
     return engine
 
 
-def _limit(connection: Any, _record: Any) -> None:
+def _prepare_to_write(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
+    cursor.execute(DURABLE)
     cursor.execute(_set(LIMITS, of="session"))
     cursor.close()
     connection.commit()

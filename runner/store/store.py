@@ -72,8 +72,13 @@ class Store:
         """Runs `function(connection, *args)` on a snapshot. Cancelling the caller never cancels the database call."""
         task = asyncio.ensure_future(self._read(function, *args))
         self._reads.add(task)
-        task.add_done_callback(self._reads.discard)
+        task.add_done_callback(self._end_read)
         return await asyncio.shield(task)
+
+    def _end_read(self, task: asyncio.Task[Any]) -> None:
+        self._reads.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone: then nobody is left to hear of it
 
     async def _read(self, function: Callable[..., T], *args: Any) -> T:
         attempt = partial(self._read_once, function, *args)

@@ -120,6 +120,31 @@ def test_a_worker_is_stopped_until_others_take_it_for_dead(tmp_path: Path, postg
         judged(here, pair)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_worker_that_waits_for_its_database(tmp_path: Path, number: signal.Signals) -> None:
+    with (
+        cluster() as server,
+        trial(tmp_path, ("seedance2ai",), seed="waits", speed=5, render=60, queue=server.dsn) as here,
+    ):
+        here.orders.grow({"sd-video": 3})
+        with two_workers(here, server.dsn) as [running]:
+            until(lambda: len(ask(server.dsn, "SELECT 1 FROM jobs WHERE state = 'running'")) == 3, "its orders")
+            server.stop()
+            until(lambda: "does not answer" in running.said(), "the word that it waits")
+            before = running.age()
+            running.send(number)
+            ended = here.commands.over(running)
+        assert ended.code == 128 + number, ended.said()
+        assert ended.seconds - before < 16, "ten seconds, on a machine that is busy with something else"
+        assert "Traceback" not in ended.err, ended.said()
+        server.start()
+        fall_silent(server.dsn, running.process.pid)
+        last = here.run()
+        evidence = here.evidence(last, database_steps)
+        assert judge(evidence).clean, f"{judge(evidence)}\n{last.said()}"
+        assert [job.state for job in evidence.jobs] == ["succeeded"] * 3
+
+
 def workers(database: str) -> set[int]:
     return {row["pid"] for row in ask(database, "SELECT pid FROM workers")}
 

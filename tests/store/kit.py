@@ -259,6 +259,16 @@ async def two_stores(db: str, clock: Clock) -> AsyncIterator[tuple[Store, Store]
         yield one, other
 
 
+async def at_the_server(db: str, statement: str) -> None:
+    """Has the database's owner do something, whatever sessions may do by default there."""
+    connection = await asyncpg.connect(plain(db))
+    try:
+        await connection.execute("SET default_transaction_read_only = off")
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
 async def fall_silent(db: str, seconds: float = 61, *, but: int | None = None) -> None:
     """All workers on PostgreSQL (`but` one) were last heard so long ago, by the server's clock. SQLite asks nobody."""
     if "://" not in db:

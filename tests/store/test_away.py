@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from postgres import cluster, fresh_database
 from proxy import Way, way_to
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, make_url, select, text
 from sqlalchemy.util import await_only
 from structlog.testing import CapturingLogger
 
@@ -30,13 +29,13 @@ from store.conftest import end_sessions
 from store.kit import (
     HandClock,
     Other,
+    at_the_server,
     fall_silent,
     fill,
     held,
     mark_brink,
     order,
     outcome,
-    plain,
     rows,
     set_running,
     state_of,
@@ -215,7 +214,7 @@ async def test_a_standby_is_not_taken_for_the_database(
     postgres_queue_db: str, clock: HandClock, said: CapturingLogger
 ) -> None:
     """After a failover the address may lead to a server that takes no writes yet."""
-    name = plain(postgres_queue_db).rpartition("/")[2].partition("?")[0]
+    name = make_url(postgres_queue_db).database
     async with open_store(postgres_queue_db, clock, own=True) as store:
         await fill(store)
         await at_the_server(postgres_queue_db, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
@@ -228,15 +227,6 @@ async def test_a_standby_is_not_taken_for_the_database(
         async with read_store(postgres_queue_db, clock) as reader:
             assert await reader.read(count_jobs) == 1
     assert words(said) == TOLD
-
-
-async def at_the_server(db: str, statement: str) -> None:
-    connection = await asyncpg.connect(plain(db))
-    try:
-        await connection.execute("SET default_transaction_read_only = off")
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 @pytest.mark.parametrize("way_in", ["decide", "read"])

@@ -21,10 +21,12 @@ from runner.store.facts import meta
 from runner.store.ownership import workers
 from runner.store.tables import totals
 from runner.verdicts.submission import after_submission
+from store.conftest import end_sessions
 from store.kit import (
     ACCOUNT,
     Gate,
     HandClock,
+    at_the_server,
     blocked,
     fill,
     intents,
@@ -138,6 +140,24 @@ async def test_workers_share_the_work_and_none_of_it_twice(postgres_queue_db: st
         assert sorted(taken) == sorted(row.id for row in await rows(stores[0], jobs))
         assert {row.state for row in await rows(stores[0], jobs)} == {"running"}
         assert [row.estimated for row in await rows(stores[0], totals)] == [400]
+
+
+# What a commit means
+
+
+async def test_a_commit_is_on_the_servers_disk_even_where_its_settings_say_otherwise(
+    postgres_queue_db: str, clock: HandClock
+) -> None:
+    def durable(connection: Connection) -> str:
+        return str(connection.execute(text("SHOW synchronous_commit")).scalar_one())
+
+    alter = f'ALTER DATABASE "{make_url(postgres_queue_db).database}"'
+    async with open_store(postgres_queue_db, clock, own=True) as store:
+        for setting, kept in (("off", "on"), ("remote_apply", "remote_apply")):
+            await at_the_server(postgres_queue_db, f"{alter} SET synchronous_commit = {setting}")
+            await end_sessions(postgres_queue_db)
+            assert await store.write(durable) == kept
+    await at_the_server(postgres_queue_db, f"{alter} RESET synchronous_commit")
 
 
 # The server is away
