@@ -378,18 +378,23 @@ def test_the_schema_speaks_of_every_key_and_no_other() -> None:
     assert schema()["required"] == ["version", "batch", "jobs"]
 
 
+ENDS = ("sandbox:moderated", "sandbox:failed", "sandbox:partial")
+
+
 def test_the_example_is_what_it_promises_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     manifest = read_manifest(Path("jobs.example.yaml"))
     surveyed = survey(manifest, registry())
     found = list(orders(manifest, registry(), surveyed))
-    prompts = [str(order.fields["prompt"]) for order in found]
+    words = [word for order in found for word in ENDS if word in str(order.fields.get("prompt"))]
+    references = [pinned for order in found for pinned in order.references]
 
-    assert surveyed.jobs == len(found) == 15
-    assert {"happyhorse", "seedance2ai"} <= set(surveyed.accounts)
+    assert surveyed.jobs == len(found) == 24
+    assert set(surveyed.accounts) == set(registry())
     assert {Path(order.output).suffix for order in found} == {".mp4", ".png", ".jpg"}
-    assert sum("sandbox:moderated" in prompt for prompt in prompts) == 1
-    assert sum("sandbox:failed" in prompt for prompt in prompts) == 1
-    assert any(order.references for order in found)
+    assert sorted(words) == ["sandbox:failed", "sandbox:failed", "sandbox:moderated", "sandbox:partial"]
+    assert any(pinned.reference.review for pinned in references), "an asset to be reviewed"
+    assert any(pinned.sha256 for pinned in references), "a file to be uploaded"
+    assert any(order.model == "upscale" for order in found)
     assert surveyed.accounts["happyhorse"].high <= manifest.budget["happyhorse"]
     assert not surveyed.warnings

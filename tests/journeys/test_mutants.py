@@ -19,7 +19,8 @@ LIMITS = {"happyhorse": Limits(4, 60), "seedance2ai": Limits(6, 20)}
 
 @dataclass(frozen=True)
 class Mutant:
-    """`patch` is Python that breaks the program as it is imported; `wish` the fail point its first run dies at."""
+    """`patch` is Python that breaks the program as it is imported; `wish` the fail point its first run dies at.
+    `speed`: slow enough that what is to be seen is not over before the next run has started."""
 
     crime: str
     patch: str
@@ -27,6 +28,7 @@ class Mutant:
     orders: Mapping[str, int] = field(
         default_factory=lambda: {"hh-video": 4, "hh-moderated": 1, "sd-video": 10, "sd-moderated": 1}
     )
+    speed: float = 60.0
 
 
 MUTANTS = {
@@ -69,7 +71,7 @@ MUTANTS = {
     "starts begin with an empty window": Mutant("limits", """
         from runner.store import claims
         claims.request_ends = lambda *more: []
-    """, "answer-read:40"),
+    """, "answer-read:40", speed=12.0),
 }  # fmt: skip
 
 
@@ -87,7 +89,7 @@ def _tried(folder: Path, mutant: Mutant) -> Verdict:
     lines = mutant.patch.splitlines()
     (folder / "patch").mkdir(parents=True)
     (folder / "patch" / "sitecustomize.py").write_text("\n".join(line[8:] for line in lines))
-    with trial(folder, PAIR, seed="mutant", speed=60, render=30, limits=LIMITS) as here:
+    with trial(folder, PAIR, seed="mutant", speed=mutant.speed, render=30, limits=LIMITS) as here:
         here.orders.grow(mutant.orders)
         _broken(here, folder, RUNNER_FAILPOINT=mutant.wish)
         _broken(here, folder)
