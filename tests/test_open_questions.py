@@ -327,6 +327,26 @@ async def test_the_id_of_a_paid_task_is_told_where_it_cannot_be_stored(
         assert f"--adopt {task['id']}" in (said.value.hint or "")
 
 
+async def test_the_id_of_a_paid_task_is_told_even_if_its_account_cannot_be_written_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the same full disk keeps from the account's row must not cut short the saving of the id."""
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "a still", model="nano-banana-2")
+
+        async def full(*_: object) -> None:
+            raise LocalError("the disk is full", "make room")
+
+        monkeypatch.setattr(submitting, "_move_account", full)
+        async with s.engine() as engine:
+            disk_full(engine, 1000)
+            monkeypatch.setattr(accepting, "SAVE_SECONDS", 0.0)
+            with pytest.raises(LocalError) as said:
+                await engine.run()
+        [task] = s.tasks("happyhorse")
+        assert f"--adopt {task['id']}" in (said.value.hint or "")
+
+
 def disk_full(engine: Engine, times: int) -> list[Change]:
     """The next `times` tries to record an accepted order fail as a full disk does; the list is of all tries."""
     record, tried = engine.store.record, []
