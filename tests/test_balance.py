@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +19,8 @@ from runner.engine import Exit
 from runner.errors import ErrorKind
 from runner.jobs import Event, Failure, Standing, State
 from runner.ledger import Bill
+from runner.store import accounts as account_rows
+from runner.store.work import peek
 from runner.verdicts.looking import Charge, Look, after_look, charge_of
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -92,6 +97,7 @@ def test_leave_is_only_ever_used_where_nothing_speaks_for_a_charge(
     change = after_look(look)
     if change.event is Event.GIVEN_LEAVE:
         assert looks >= 1
+        assert age >= 60, "two looks may be made within a second: a start makes one at once"
         assert (charge is Charge.NONE and code == "not_charged") or (charge is None and silent)
     without = after_look(replace(look, leave=False))
     assert without.event in (Event.LOOKED, Event.NOT_FOUND)
@@ -156,4 +162,23 @@ async def test_an_account_that_others_spend_from_gives_no_evidence(tmp_path: Pat
         s.ask("happyhorse", "whose money is it", **PICTURE)
         await s.fault("happyhorse", UNHEARD, when="submit")
         assert await s.run() is Exit.PERSON_NEEDED
+        assert s.tasks("happyhorse") == []
+
+
+async def test_a_lane_never_waits_for_leave_to_ask_for_the_balance(tmp_path: Path) -> None:
+    """A key that is refused just then would have it wait for ever, and the run with it."""
+    async with scene(tmp_path) as s:
+        s.exclusive = True
+        s.ask("happyhorse", "stopped in between", **PICTURE)
+        async with s.engine() as engine, asyncio.timeout(20):
+            read = engine.store.read
+
+            async def stopped_then(function: Callable[..., Any], *args: Any) -> Any:
+                found = await read(function, *args)
+                if function is peek:
+                    await engine.store.write(account_rows.stop, "happyhorse", "the key is refused")
+                return found
+
+            engine.store.read = stopped_then  # type: ignore[method-assign]
+            assert await engine.run() is Exit.PAUSED
         assert s.tasks("happyhorse") == []

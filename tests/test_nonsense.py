@@ -89,6 +89,54 @@ def test_a_key_is_veiled_however_it_is_spelt(key: str) -> None:
         assert veil(f"you sent <{spelt}>.") == "you sent <[redacted]>."
 
 
+# What no number and no text can be
+
+
+@pytest.mark.parametrize("wild", ["date", "number"])
+async def test_an_order_is_survived_whose_answer_holds_what_cannot_be_counted(tmp_path: Path, wild: str) -> None:
+    lies = 1
+
+    def overflow(said: Said) -> Said | None:
+        nonlocal lies
+        if said.method != "POST" or not lies:
+            return None
+        lies -= 1
+        if wild == "date":
+            return replace(said, headers={**JSON, "Date": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"})
+        return replace(said, body=b'{"eta": 1e99999999999999999999, ' + said.body.lstrip()[1:])
+
+    async with scene(tmp_path) as s:
+        s.ask("seedance2ai", "overflowing")
+        async with liar(s, "seedance2ai", overflow) as proxy:
+            assert await s.run() is Exit.DONE
+        assert len(s.tasks("seedance2ai")) == 1
+        assert proxy.count("POST") == (1 if wild == "date" else 2)
+
+
+@pytest.mark.parametrize("wild", ["amount", "address"])
+async def test_a_finished_task_is_survived_whose_answer_no_queue_could_hold(tmp_path: Path, wild: str) -> None:
+    lies = 1
+
+    def change(data: Any) -> None:
+        if wild == "amount":
+            task_in(data)["credits_used"] = 10**14
+        else:
+            task_in(data)["output"]["video_url"] += "\ud800\0"
+
+    def lie(said: Said) -> Said | None:
+        nonlocal lies
+        if not lies or not is_poll(said) or task_in(json.loads(said.body)).get("status") != "completed":
+            return None
+        lies -= 1
+        return told(said, change)
+
+    async with scene(tmp_path) as s:
+        s.ask("seedance2ai", "beyond all bounds")
+        async with liar(s, "seedance2ai", lie):
+            assert await s.run() is Exit.DONE
+        assert not lies
+
+
 # R2
 
 

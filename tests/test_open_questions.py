@@ -287,6 +287,31 @@ async def test_the_first_look_after_a_start_knows_the_providers_clock(
         assert job.standing.task_id == task["id"]
 
 
+async def test_a_task_told_by_a_call_is_waited_for_while_it_cannot_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question that gets no answer is no look: not even where it would have been the last one."""
+    refused: list[Said] = []
+
+    def busy(said: Said) -> Said | None:
+        if "queryTask" not in said.path or len(refused) >= 3:
+            return None
+        refused.append(said)
+        return replace(said, status=503, body=b"")
+
+    async with scene(tmp_path) as s:
+        s.callback_url = "http://127.0.0.1:9/nobody"
+        s.ask("seegen", "called back", duration=5)
+        await cut_off(s, "seegen", monkeypatch)
+        [task] = s.tasks("seegen")
+        at_the_queue(s, f"UPDATE attempts SET hint = '{task['id']}'")
+        s.clock = ahead(s.clock, 1200)  # the first look is also the last
+        async with liar(s, "seegen", busy):
+            assert await s.run() is Exit.DONE
+        assert len(refused) == 3
+        assert (await s.jobs())[0].standing.task_id == task["id"]
+
+
 # R22
 
 
@@ -324,6 +349,26 @@ async def test_the_id_of_a_paid_task_is_told_where_it_cannot_be_stored(
                 await running
         [task] = s.tasks("happyhorse")
         assert task["id"] in said.value.message
+        assert f"--adopt {task['id']}" in (said.value.hint or "")
+
+
+async def test_the_id_of_a_paid_task_is_told_even_if_its_account_cannot_be_written_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the same full disk keeps from the account's row must not cut short the saving of the id."""
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "a still", model="nano-banana-2")
+
+        async def full(*_: object) -> None:
+            raise LocalError("the disk is full", "make room")
+
+        monkeypatch.setattr(submitting, "_move_account", full)
+        async with s.engine() as engine:
+            disk_full(engine, 1000)
+            monkeypatch.setattr(accepting, "SAVE_SECONDS", 0.0)
+            with pytest.raises(LocalError) as said:
+                await engine.run()
+        [task] = s.tasks("happyhorse")
         assert f"--adopt {task['id']}" in (said.value.hint or "")
 
 

@@ -265,6 +265,8 @@ def test_task_ids(value: Any, found: str | None) -> None:
         ("Infinity", None),
         ("lots", None),
         (Decimal("1e30"), None),
+        (999_999_999_999, "999999999999"),
+        (10**12, None),  # the ledger counts in millionths, in 64 bits
         ([1], None),
         ({"a": 1}, None),
     ],

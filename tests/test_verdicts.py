@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.errors import ErrorKind
@@ -446,6 +446,14 @@ def test_an_answer_in_between_starts_the_count_anew(between: Report | Refusal) -
     assert (standing.state, standing.errors) == (State.RUNNING, 1)
 
 
+def test_an_outage_while_it_was_rendered_counts_for_no_try_to_fetch_it() -> None:
+    """Else the first hiccup of a download after such a night would hold the job for a person."""
+    standing = Standing(State.RUNNING, NOW, errors=45, attempts=1, task_id="task-1", accepted_at=NOW)
+    assert after_poll(asked(standing), DONE).standing.errors == 0
+    fetched = replace(standing, errors=16, finished_at=NOW)
+    assert after_poll(asked(fetched), DONE).standing.errors == 16, "tries to fetch it do count, over all its addresses"
+
+
 def test_a_completed_task_without_files_is_held_and_paid() -> None:
     poll = asked()
     for n in range(1, EMPTY_TIMES + 2):
@@ -543,6 +551,7 @@ def test_a_late_refund_is_recorded_and_ends_the_asking() -> None:
 
 
 @given(st.sampled_from(sorted(TERMINAL)), reports | actions, st.integers(0, 4), st.booleans())
+@example(State.CANCELLED, Report("task-1", Phase.DONE, "completed"), 2, False)  # what is reserved is not settled
 def test_asking_for_the_final_cost_moves_no_job(
     state: State, answer: Report | Refusal, asks: int, charged: bool
 ) -> None:

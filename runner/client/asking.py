@@ -248,7 +248,7 @@ def _parse(raw: bytes, veil: _Veil) -> tuple[Any, str | None]:
     """JSON as UTF-8, strictly, with exact decimals; anything else is None with the reason."""
     try:
         return json.loads(veil(raw.decode("utf-8")), parse_float=Decimal, parse_constant=_no_number), None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:  # arithmetic: 1e99999999999999999999
         return None, "empty" if not raw.strip() else f"not JSON ({type(error).__name__})"
 
 
@@ -259,7 +259,7 @@ def _no_number(text: str) -> NoReturn:
 def _date(text: str | None) -> datetime | None:
     try:
         found = parsedate_to_datetime(text) if text else None
-    except ValueError:
+    except (ValueError, ArithmeticError, TypeError, IndexError):  # arithmetic: the year 99999999999
         return None
     return found if found is not None and found.tzinfo is not None else None
 

@@ -143,7 +143,8 @@ class Lane:
         )
         if not waiting or not await self._credits_are_back(room.paused_kind):
             return []
-        await evidence.note_baseline(desk)
+        if not await evidence.note_baseline(desk):
+            return []
         return [intent for work in waiting if (intent := await self._ready(work)) is not None]
 
     async def _all_reviewed(self) -> bool:

@@ -41,20 +41,28 @@ async def charge(desk: Desk, work: Work) -> Charge | NotNow | None:
     return charge_of(books.baseline, balance, books.spent, attempt.priced)
 
 
-async def note_baseline(desk: Desk) -> None:
-    """Asks for the balance while nothing is under way, so that what goes missing from it later can be told."""
+async def note_baseline(desk: Desk) -> bool:
+    """Asks for the balance while nothing is under way, so that what goes missing from it later can be told. False where
+    it may not be asked for now: the lane, which stands still for this, must not wait until it may."""
     if not desk.balance_tells or not await desk.store.read(evidence.wants_baseline, desk.account):
-        return
+        return True
+    allowed, request, _ = await desk.permitted()
+    if not allowed:
+        return False
     asked_at = desk.now()
-    balance = await _balance(desk)
+    balance = await _answer(desk, request)
     if not isinstance(balance, Refusal):
         await desk.store.write(evidence.save_baseline, desk.account, asked_at, balance)
+    return True
 
 
 async def _balance(desk: Desk) -> Decimal | Refusal:
+    return await _answer(desk, await desk.permit())
+
+
+async def _answer(desk: Desk, request: int | None) -> Decimal | Refusal:
     ask_balance = desk.provider.balance
     assert ask_balance is not None, "only a documented balance tells"
-    request = await desk.permit()
     answer = await desk.ask_provider(ask_balance)
     await desk.answered(request)
     return answer

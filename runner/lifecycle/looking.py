@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from runner.errors import Taken
-from runner.exchange import Listed, Refusal
+from runner.exchange import Action, Listed, Refusal
 from runner.jobs import Change, Event, Standing, State
 from runner.lifecycle import evidence
 from runner.lifecycle.desk import Desk
@@ -49,7 +49,8 @@ async def _look(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> None:
 
 
 async def _called_back(desk: Desk, work: Work, claim: Claim) -> bool:
-    """Whether the provider has told the task by calling back, and confirms it when asked."""
+    """Whether this settles the look: the provider has told the task by calling back, and confirms it when asked, or
+    cannot be asked now."""
     attempt = work.attempt
     if attempt is None or attempt.hint is None:
         return False
@@ -60,7 +61,10 @@ async def _called_back(desk: Desk, work: Work, claim: Claim) -> bool:
     answer = await desk.ask_provider(lambda ask: desk.provider.poll(ask, path, hint))
     await desk.answered(request)
     if isinstance(answer, Refusal):
-        return False
+        if answer.action is not Action.LATER:
+            return False
+        await unless_fenced(desk.record(_put_off(desk, work, claim, answer.wait)))
+        return True
     with suppress(Taken):
         await unless_fenced(desk.record(_found(desk, work, claim, hint, None, "it called back")))
         return True

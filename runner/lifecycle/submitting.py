@@ -99,8 +99,11 @@ async def submit(desk: Desk, work: Work, claim: Claim) -> None:
 
 async def _conclude(desk: Desk, work: Work, sub: Submission, outcome: Outcome) -> None:
     """Both together, so that they share a commit: else the lane could claim the job again before its account is
-    paused."""
-    await asyncio.gather(_record_outcome(desk, sub, outcome), _move_account(desk, work, outcome))
+    paused. Neither is left alone when the other fails: an id that is still to be stored would be forgotten."""
+    both = _record_outcome(desk, sub, outcome), _move_account(desk, work, outcome)
+    for trouble in await asyncio.gather(*both, return_exceptions=True):
+        if trouble is not None:
+            raise trouble
 
 
 async def _record_outcome(desk: Desk, sub: Submission, outcome: Outcome) -> None:

@@ -95,8 +95,16 @@ def is_for(data: Any, names: Sequence[str], asked: str) -> bool:
     return not said or asked in said
 
 
+MOST_CREDITS = 12  # digits before the point: many such amounts still fit into the ledger's sums
+
+
 def amount(value: Any) -> Decimal | None:
     """Credits, exact; None for what is no amount. Binary floats do not occur: the client parses numbers as Decimal."""
+    number = _number(value)
+    return number if number is not None and number.adjusted() < MOST_CREDITS else None
+
+
+def _number(value: Any) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         return None
     try:
@@ -114,7 +122,7 @@ def progress(value: Any) -> float | None:
 
 def moment(value: Any) -> datetime | None:
     """A time in UTC from ISO 8601 or an epoch in seconds or milliseconds. One without a zone is taken as UTC."""
-    number = amount(value)
+    number = _number(value)
     try:
         if number is not None:
             return datetime.fromtimestamp(float(number / 1000 if number >= MILLISECONDS_FROM else number), UTC)
@@ -309,7 +317,7 @@ def _until(then: datetime | None, reply: Reply) -> float | None:
 def _http_date(text: str) -> datetime | None:
     try:
         then = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, ArithmeticError, TypeError, IndexError):
         return None
     return then.replace(tzinfo=UTC) if then.tzinfo is None else then
 

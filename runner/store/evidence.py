@@ -42,9 +42,10 @@ def books(connection: Connection, now: datetime, account: str, attempt_id: int) 
     cost = func.coalesce(func.sum(attempts.c.charged - attempts.c.refunded), 0)
     others = [attempts.c.account == account, attempts.c.id != attempt_id]
     spent = connection.execute(select(cost).where(*others, attempts.c.intent_at >= held.baseline_at)).scalar_one()
+    late = now - timedelta(milliseconds=held.timeout_ms)
     return Books(
         held.baseline, held.baseline_at, spent, busy=_busy(connection, account, attempt_id),
-        clouded=_clouded(connection, now, others),
+        clouded=_clouded(connection, now, others, late),
     )  # fmt: skip
 
 
@@ -74,18 +75,25 @@ def _busy(connection: Connection, account: str, attempt_id: int) -> bool:
     return any(connection.execute(each.limit(1)).first() is not None for each in (going, asked))
 
 
-def _clouded(connection: Connection, now: datetime, others: list[Any]) -> bool:
-    """Whether another unanswered order may have been taken, or an ended task may still be refunded or charged."""
-    ours = and_(jobs.c.attempt_id == attempts.c.id, jobs.c.task_id.is_not(None))
+def _clouded(connection: Connection, now: datetime, others: list[Any], late: datetime) -> bool:
+    """Whether another unanswered order may have been taken, a task that is not followed any more may still be refunded
+    or charged, or one is so late that nobody waits for its end."""
+    mine = jobs.c.attempt_id == attempts.c.id
     sent = and_(attempts.c.brink_at.is_not(None), attempts.c.task_id.is_(None))
-    unheard = and_(sent, or_(attempts.c.outcome.is_(None), attempts.c.outcome.in_(UNHEARD)), ~ours)
-    ended = jobs.c.state.in_([State.FAILED, State.CANCELLED])
-    refundable = and_(jobs.c.attempt_id == attempts.c.id, ended, attempts.c.charged > attempts.c.refunded)
-    unpriced = and_(jobs.c.attempt_id == attempts.c.id, jobs.c.unsettled == 1)
+    unheard = and_(
+        sent,
+        or_(attempts.c.outcome.is_(None), attempts.c.outcome.in_(UNHEARD)),
+        ~and_(mine, jobs.c.task_id.is_not(None)),
+    )
+    left = or_(~mine, jobs.c.state.in_([State.FAILED, State.CANCELLED, State.HELD]))  # its job has gone on, or ended
+    movable = and_(left, or_(attempts.c.charged > attempts.c.refunded, attempts.c.reserved > ZERO))
+    unpriced = and_(mine, jobs.c.unsettled == 1)
+    recent = and_(attempts.c.intent_at > now - LONG, or_(unheard, movable, unpriced))
+    overdue = and_(mine, jobs.c.state == State.RUNNING, jobs.c.accepted_at < late)
     found = (
         select(attempts.c.id)
         .select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
-        .where(*others, attempts.c.intent_at > now - LONG, or_(unheard, refundable, unpriced))
+        .where(*others, or_(recent, overdue))
     )
     return connection.execute(found.limit(1)).first() is not None
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from runner.store.rows import storable
 from runner.store.tables import EPOCH, Hosted
 
 hosted = Hosted.__table__  # type: ignore[attr-defined]
@@ -72,7 +73,7 @@ def begin(connection: Connection, now: datetime, account: str, content: str) -> 
 
 def remember(connection: Connection, account: str, content: str, url: str) -> None:
     """It is there: orders may name it."""
-    _set(connection, account, content, url=url)
+    _set(connection, account, content, url=storable(url))
 
 
 def under_review(connection: Connection, account: str, content: str, asset_id: str) -> None:

@@ -169,7 +169,7 @@ def interrupted(work: Work, now: datetime) -> Change:
                       release(attempt.bill), data={"why": "the process ended before anything was sent"})  # fmt: skip
     why = "the process ended before the answer came"
     failure = Failure(ErrorKind.UNKNOWN_SUBMISSION, "crash", why)
-    standing = replace(work.standing, state=State.UNKNOWN, due_at=now, failure=failure)
+    standing = replace(work.standing, state=State.UNKNOWN, due_at=now, failure=failure, looks=0)
     return Change(Event.ANSWER_LOST, work.id, State.SUBMITTING, work.lease, now, standing,
                   Answer(attempt.id, "crash", now, "crash", why), data={"why": why})  # fmt: skip
 

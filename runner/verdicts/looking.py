@@ -19,10 +19,11 @@ from runner.errors import ErrorKind
 from runner.exchange import Listed
 from runner.jobs import Change, Event, Failure, Standing, State
 from runner.ledger import Bill, release
-from runner.verdicts.submission import next_look
+from runner.verdicts.submission import LOOK_AFTER, next_look
 
 TOLERANCE = timedelta(seconds=5)  # clocks and rounded times; our brink is at most this much later than their arrival
 LOOKS_BEFORE_LEAVE = 2
+AGE_BEFORE_LEAVE = LOOK_AFTER[1]  # a start makes a look at once: two of them may be a second apart
 NOWHERE = "nowhere to be looked up"
 COMPARED = ("duration", "aspect_ratio", "resolution", "image_url", "generation_type")
 
@@ -166,8 +167,10 @@ def after_look(look: Look) -> Change:
 
 
 def _may_go_again(look: Look, looks: int) -> bool:
-    """After two looks that found nothing, where the balance has said twice that nothing was charged, or there is none
-    that could say anything."""
+    """After two looks that found nothing, the last of them a minute after it was sent or later, where the balance has
+    said twice that nothing was charged, or there is none that could say anything."""
+    if look.now - look.brink_at < AGE_BEFORE_LEAVE:
+        return False
     known = look.standing.failure
     twice = look.charge is Charge.NONE and known is not None and known.code == Charge.NONE.value
     return look.leave and looks >= LOOKS_BEFORE_LEAVE and (twice or (look.charge is None and look.silent))

@@ -93,9 +93,10 @@ def _finished(poll: Poll, report: Report) -> Change:
     entries = _settle(poll, report)
     unsettled = _cost_unknown(poll, report)
     failure = Failure(ErrorKind.TASK_FAILED, "partial", "; ".join(report.missing)) if report.missing else None
+    errors = poll.standing.errors if poll.standing.finished_at else 0  # of tries to fetch it, not of questions
     standing = replace(
         poll.standing, state=State.DOWNLOADING, due_at=poll.now, status=report.status, progress=None, failure=failure,
-        finished_at=poll.standing.finished_at or poll.now, unsettled=unsettled,
+        finished_at=poll.standing.finished_at or poll.now, unsettled=unsettled, errors=errors,
         settle_at=poll.now + SETTLE_AFTER[0] if unsettled else None,
     )  # fmt: skip
     outputs = tuple(OutputRow(f.index + THUMBNAILS * f.thumbnail, f.url, f.thumbnail) for f in report.files)
@@ -174,7 +175,7 @@ def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
     known = isinstance(answer, Report) and (answer.used is not None or answer.charged is not None)
     failed = poll.standing.state in (State.FAILED, State.CANCELLED)
     done = known and (last or not failed or after.charged <= after.refunded)
-    if heard and last and failed and not poll.promised:
+    if heard and last and failed and not poll.promised and not after.reserved:
         done = True  # no refund is documented, and no answer has told of one
     again = None if done or last else poll.now + SETTLE_AFTER[asks]
     standing = replace(poll.standing, unsettled=not done, settle_at=again, settle_asks=asks)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from runner.errors import Fenced, OwnedError
 from runner.exchange import Accepted
@@ -71,14 +71,21 @@ async def test_with_a_brink_it_is_an_open_question(db: str, clock: HandClock) ->
         await fill(store, 1)
         [claimed] = await take_submissions(store)
         await mark_brink(store, claimed)
+        await store.write(_looked_for_before)
     clock.move(61)
     await fall_silent(db)
     async with open_store(db, clock, own=True) as store:
         work = await work_of(store, claimed.job_id)
         assert (work.standing.state, work.standing.attempts, work.lease) == (State.UNKNOWN, 1, None)
+        assert work.standing.looks == 0, "this order has not been looked for yet"
         assert work.attempt is not None
         assert (work.attempt.outcome, work.attempt.bill.reserved, work.attempt.brink_at) == ("crash", 10, T0)
         assert work.standing.due_at == clock.now()
+
+
+def _looked_for_before(connection: Connection) -> None:
+    """As a job stands whose earlier order was found in the provider's history, and whose task was then refused."""
+    connection.execute(update(jobs).values(looks=2))
 
 
 async def test_a_resend_that_died_before_its_own_first_byte_stays_a_question(db: str, clock: HandClock) -> None:
