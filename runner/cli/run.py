@@ -34,39 +34,47 @@ from runner.errors import InputError
 from runner.plan import Plan
 from runner.settings import Settings
 
+Caps = Annotated[
+    list[str] | None,
+    Parameter(help="The most the batch may cost over all its runs: N for each account, or NAME=N for one."),
+]
+Until = Annotated[
+    str | None, Parameter(help="No new orders after this local time (07:00); what is paid is still followed.")
+]
+NoWait = Annotated[
+    bool, Parameter(help="End with 5 where credits or a provider are missing, instead of waiting for them.")
+]
+Leave = Annotated[
+    list[str] | None,
+    Parameter(
+        help="Let orders of this account go again whose answer gets lost in this run: after two looks found "
+        "nothing and, where the provider tells a balance, it says that nothing was charged.",
+        metavar="NAME",
+    ),
+]
+CallbackUrl = Annotated[
+    str | None,
+    Parameter(help="Have providers that offer it call this address when a task ends, each with a secret word."),
+]
+CallbackListen = Annotated[
+    str | None,
+    Parameter(help="Where calls arrive on this machine, if --callback-url is a relay's or a tunnel's address."),
+]
+Speed = Annotated[float, Parameter(help="Divide every wait by this; only against sandboxes on this machine.")]
+
 
 async def run(
     manifest: Annotated[Path | None, Parameter(help="The YAML file; without it, whatever is queued.")] = None,
     *,
     yes: Annotated[bool, Parameter(help="Pay without asking.")] = False,
-    max_credits: Annotated[
-        list[str] | None,
-        Parameter(help="The most the batch may cost over all its runs: N for each account, or NAME=N for one."),
-    ] = None,
-    until: Annotated[
-        str | None, Parameter(help="No new orders after this local time (07:00); what is paid is still followed.")
-    ] = None,
-    no_wait: Annotated[
-        bool, Parameter(help="End with 5 where credits or a provider are missing, instead of waiting for them.")
-    ] = False,
-    resubmit_unknown: Annotated[
-        list[str] | None,
-        Parameter(
-            help="Let orders of this account go again whose answer gets lost in this run: after two looks found "
-            "nothing and, where the provider tells a balance, it says that nothing was charged.",
-            metavar="NAME",
-        ),
-    ] = None,
-    callback_url: Annotated[
-        str | None,
-        Parameter(help="Have providers that offer it call this address when a task ends, each with a secret word."),
-    ] = None,
-    callback_listen: Annotated[
-        str | None,
-        Parameter(help="Where calls arrive on this machine, if --callback-url is a relay's or a tunnel's address."),
-    ] = None,
+    max_credits: Caps = None,
+    until: Until = None,
+    no_wait: NoWait = False,
+    resubmit_unknown: Leave = None,
+    callback_url: CallbackUrl = None,
+    callback_listen: CallbackListen = None,
     allow_files: AllowFiles = None,
-    speed: Annotated[float, Parameter(help="Divide every wait by this; only against sandboxes on this machine.")] = 1.0,
+    speed: Speed = 1.0,
     common: Common = EVERYDAY,
 ) -> int:
     """Submits what the manifest asks for, follows and downloads everything already paid for."""
@@ -74,17 +82,10 @@ async def run(
     settings = Settings.read(Path.cwd())
     anchor = os.environ.get("RUNNER_ANCHOR") if speed != 1.0 else None
     options = RunOptions(
-        common.db,
-        settings,
-        caps,
-        overall,
-        _moment(until),
-        not no_wait,
-        frozenset(resubmit_unknown or ()),
-        CallbackPlace.read(callback_url, callback_listen) if callback_url else None,
-        _speed(speed),
+        common.db, settings, caps, overall, _moment(until), not no_wait, frozenset(resubmit_unknown or ()),
+        CallbackPlace.read(callback_url, callback_listen) if callback_url else None, _speed(speed),
         float(anchor) if anchor else None,
-    )
+    )  # fmt: skip
     if manifest is None and allow_files:
         raise InputError("--allow-files goes with a manifest", "what is queued may send what its plan was allowed to")
     order = read_order(manifest, allow_files) if manifest is not None else None

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Executable, func, select, update
 
 from runner.jobs import State
 from runner.store.changes import attempts, jobs
+from runner.store.columns import ticks
 from runner.store.rows import INTEGER, rowset, run
-from runner.store.tables import ticks
 
 
 @dataclass(frozen=True, slots=True)

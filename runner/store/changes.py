@@ -17,8 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.jobs import QUIET, Change, OutputRow
 from runner.ledger import Entry, EntryKind, to_micros
+from runner.store.columns import ticks
 from runner.store.rows import INTEGER, REAL, TEXT, Columns, add, rowset, run, storable
-from runner.store.tables import Attempt, EventRow, Job, LedgerRow, Output, Request, ticks, totals
+from runner.store.tables import Attempt, EventRow, Job, LedgerRow, Output, Request, totals
 
 jobs = Job.__table__  # type: ignore[attr-defined]
 attempts = Attempt.__table__  # type: ignore[attr-defined]

@@ -14,8 +14,9 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from runner.store.columns import EPOCH
 from runner.store.rows import storable
-from runner.store.tables import EPOCH, Hosted
+from runner.store.tables import Hosted
 
 hosted = Hosted.__table__  # type: ignore[attr-defined]
 STALE = timedelta(minutes=1)  # twice a request's deadline: nobody is asking any more

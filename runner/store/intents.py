@@ -20,8 +20,9 @@ from runner.jobs import Event, State
 from runner.ledger import ZERO, reserve, to_micros
 from runner.store.accounts import LockedAccount
 from runner.store.changes import attempts, book, events, jobs
+from runner.store.columns import ticks
 from runner.store.rows import INTEGER, add, parameter, rowset, run
-from runner.store.tables import IS_MOVING, QUEUED, batches, ticks, totals
+from runner.store.tables import IS_MOVING, QUEUED, batches, totals
 from runner.store.windows import log_requests
 
 LOST_ANSWERS = 3  # so many answers lost …

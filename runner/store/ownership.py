@@ -41,8 +41,9 @@ from runner.errors import ErrorKind, LocalError, OwnedError
 from runner.jobs import Answer, Change, Event, Failure, State
 from runner.ledger import release
 from runner.store.changes import apply, jobs, requests
+from runner.store.columns import TICK
 from runner.store.rows import INTEGER
-from runner.store.tables import IS_MOVING, TICK, Worker
+from runner.store.tables import IS_MOVING, Worker
 from runner.store.work import Work, load
 
 workers = Worker.__table__  # type: ignore[attr-defined]
