@@ -192,8 +192,8 @@ def keep_outputs(connection: Connection, rows: Sequence[tuple[int, datetime, Out
     }
     statement = insert.on_conflict_do_update(index_elements=["job_id", "number"], set_=wanted)
     connection.execute(statement, [
-        {"job_id": job, "number": o.index, "thumbnail": int(o.thumbnail), "url": storable(o.url), "path": o.path, "size": o.size,
-         "sha256": o.sha256, "media_type": o.media_type, "published_at": at if o.path else None}
+        {"job_id": job, "number": o.index, "thumbnail": int(o.thumbnail), "url": storable(o.url), "path": o.path,
+         "size": o.size, "sha256": o.sha256, "media_type": o.media_type, "published_at": at if o.path else None}
         for job, at, o in rows
     ])  # fmt: skip
 
