@@ -58,6 +58,16 @@ async def test_t20_everything_else_is_not_there(path: str) -> None:
         assert told == []
 
 
+async def test_a_call_that_cannot_be_kept_is_asked_to_come_again(capfd: pytest.CaptureFixture[str]) -> None:
+    async def full(_word: str, _task_id: str | None) -> bool:
+        raise LocalError("the disk is full")
+
+    place = free_place()
+    async with listening(place, full), httpx.AsyncClient() as client:
+        assert (await client.post(f"{place.url}/{new_word()}", json={"taskId": "t"})).status_code == 503
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 async def test_t20_a_call_that_says_nonsense_is_only_a_knock() -> None:
     word = new_word()
     nonsense = [b"", b"[", b"\xff", b"[1]", b'"x"', b'{"taskId": null}', b'{"taskId": "../../account"}', b"[" * 50_000]

@@ -89,6 +89,21 @@ async def test_overdue_tasks_in_every_slot_end_the_run(tmp_path: Path) -> None:
         assert states(await s.jobs()) == ["running", "queued"]
 
 
+async def test_overdue_tasks_of_another_batch_in_every_slot_end_the_run(tmp_path: Path) -> None:
+    async with scene(tmp_path, speed=20_000.0) as s:
+        s.concurrency = 1
+        s.ask("seedance2ai", "stuck for ever")
+        await s.fault("seedance2ai", "stuck", when="submit")
+        assert await s.run() is Exit.PERSON_NEEDED
+        [job] = s.orders
+        async with s.engine() as engine, asyncio.timeout(LIMIT):
+            other = NewBatch("other", str(s.folder), str(s.folder), "", "", {})
+            added = await engine.store.write(enqueue, s.clock.now(), other, [replace(job, key="f" * 64)])
+            engine.batch_ids = engine.lanes[0].batch_ids = [added.batch_id]
+            assert await engine.run() is Exit.PERSON_NEEDED
+        assert states(await s.jobs()) == ["running", "queued"]
+
+
 # R24
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -310,6 +311,33 @@ async def test_a_task_told_by_a_call_is_waited_for_while_it_cannot_be_asked_for(
             assert await s.run() is Exit.DONE
         assert len(refused) == 3
         assert (await s.jobs())[0].standing.task_id == task["id"]
+
+
+async def test_a_task_is_not_given_to_one_question_while_it_may_be_anothers(tmp_path: Path) -> None:
+    """The two are not due at the same time, and the list tells nothing but their one prompt."""
+    lists: list[Said] = []
+
+    def terse(said: Said) -> Said | None:
+        if "/videos?" not in said.path:
+            return None
+        lists.append(said)
+        data = json.loads(said.body)
+        entries = data["data"]["videos"]
+        shown = ("video_id", "id", "prompt", "created_at", "status")
+        terse = [{name: entry[name] for name in shown if name in entry} for entry in entries]
+        data["data"]["videos"] = terse if len(lists) > 2 else []  # it lags, too
+        return replace(said, body=json.dumps(data).encode())
+
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "the same words", duration=5)
+        s.ask("happyhorse", "the same words", duration=10)
+        await s.fault("happyhorse", "lost_request", when="submit")
+        await s.fault("happyhorse", "lost_answer", when="submit")
+        async with liar(s, "happyhorse", terse):
+            assert await s.run() is Exit.PERSON_NEEDED
+        [task], [short, _] = s.tasks("happyhorse"), await s.jobs()
+        assert len(lists) > 2
+        assert short.standing.task_id != task["id"]
 
 
 # R22

@@ -17,6 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from runner import expand
 from runner import plan as planning
 from runner.cli.accounts import Member, check_leave, check_speed, lanes, limits_of, of_manifest, of_queue
@@ -41,6 +43,8 @@ from runner.store.enqueue import (
     tighten_budgets,
 )
 from runner.store.queries import account_rows
+
+log = structlog.get_logger("runner")
 
 SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
 
@@ -152,10 +156,17 @@ async def _called_back(store: Store, made: Sequence[Lane], place: CallbackPlace 
     async def heard(word: str, task_id: str | None) -> bool:
         if not await store.read(callbacks.awaited, word):
             return False
-        account = await store.write(callbacks.hear, store.clock.now(), word, task_id)
-        if account in lane_of:
-            lane_of[account].news.set()
-        return account is not None
+        call = await store.write(callbacks.hear, store.clock.now(), word, task_id)
+        if call is None:
+            return False
+        if call.account in lane_of:
+            lane_of[call.account].news.set()
+        if call.stray:
+            hint = f"if it is held: runner resolve {call.job_id} --adopt {task_id}"
+            log.warning(
+                "a lost order has a task", account=call.account, job=str(call.job_id), task_id=task_id, hint=hint
+            )
+        return True
 
     async with listening(place, heard):
         yield

@@ -215,7 +215,8 @@ def _tries_table(rows: Sequence[Any]) -> str:
 def _try_row(row: Any) -> tuple[output.Cell, ...]:
     said = f"{row.outcome or '–'}: {row.message}" if row.message else row.outcome or "–"
     amounts = (output.credits(amount) for amount in (row.reserved, row.charged, row.refunded))
-    return (row.generation, *(output.local(getattr(row, name)) for name in TIMES), said, row.task_id or "–", *amounts)
+    task = row.task_id or (f"{row.hint} (called back)" if row.hint else "–")
+    return (row.generation, *(output.local(getattr(row, name)) for name in TIMES), said, task, *amounts)
 
 
 def _event_row(line: EventLine) -> tuple[output.Cell, ...]:

@@ -95,7 +95,11 @@ def _handler(heard: Heard) -> Callable[[web.Request], Awaitable[web.Response]]:
             task_id = task_in(json.loads(await request.read()))
         except (ValueError, RecursionError):
             task_id = None
-        if not await heard(digest(word), task_id):
+        try:
+            awaited = await heard(digest(word), task_id)
+        except LocalError:  # the queue cannot be written: they call again
+            raise web.HTTPServiceUnavailable from None
+        if not awaited:
             raise web.HTTPNotFound
         return web.Response(status=204)
 

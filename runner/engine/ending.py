@@ -42,7 +42,7 @@ class Tally:
     """The jobs of one account that a run is about, by state; `overdue` of the running ones are past their timeout,
     `stopped_model` of the queued ones ask for a model that the account may not use. Cancelled by the provider counts as
     failed; by a person or an edit it does not. `stuck` of the downloading ones have found no place on this machine for
-    a long time."""
+    a long time. `occupied`: slots of the account that overdue tasks hold, those of other batches too."""
 
     account: str
     states: Mapping[State, int]
@@ -51,6 +51,12 @@ class Tally:
     stopped_model: int = 0
     cancelled_by_provider: int = 0
     stuck: int = 0
+    occupied: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Every slot is held by a task that nobody waits for."""
+        return max(self.overdue, self.occupied) >= self.concurrency
 
     def of(self, *states: State) -> int:
         return sum(self.states.get(state, 0) for state in states)
@@ -86,8 +92,7 @@ def _moving(tally: Tally, hindered: Hindrances) -> int:
     waiting = tally.of(State.QUEUED, State.WAITING) - tally.stopped_model
     paused = not hindered.wait and tally.account in hindered.paused
     broke = tally.account in hindered.beyond_budget and tally.of(*IN_FLIGHT) == tally.overdue
-    full = tally.overdue >= tally.concurrency  # every slot is held by a task that nobody waits for
-    if hindered.time_is_up or paused or broke or full:
+    if hindered.time_is_up or paused or broke or tally.full:
         waiting = 0
     return downloads + followed + waiting + (0 if paused else asked)
 
@@ -116,4 +121,4 @@ def _reason(tally: Tally, hindered: Hindrances) -> Exit:
     elsewhere = {*hindered.stopped, *hindered.lacking, *hindered.paused}
     if tally.account in elsewhere or tally.stopped_model:
         return Exit.PAUSED
-    return Exit.LIMIT
+    return Exit.PERSON_NEEDED if tally.full else Exit.LIMIT

@@ -137,7 +137,7 @@ async def _ended(works: list[asyncio.Task[None]]) -> None:
 
 def _tally(row: Standings) -> Tally:
     return Tally(row.account, row.states, row.overdue, row.concurrency, row.stopped_model, row.cancelled_by_provider,
-                 row.stuck)  # fmt: skip
+                 row.stuck, row.occupied)  # fmt: skip
 
 
 def until_next(hour: int, minute: int, now: datetime) -> datetime:

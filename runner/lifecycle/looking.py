@@ -88,12 +88,15 @@ async def _searched(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> dict[int
     if desk.provider.history is None:
         await desk.answered(request)
         return {}
-    tasks = await _history_since(desk, min(_brink(work) for work, _ in pairs), request)
+    # One that is not due yet may own a task as well: nothing is certain without it.
+    asked = {work.id: work for work in (*await desk.store.read(unknowns, desk.account), *(work for work, _ in pairs))}
+    tasks = await _history_since(desk, min(map(_brink, asked.values())), request)
     if isinstance(tasks, Refusal):
         return tasks
     owned = await desk.store.read(owned_task_ids, desk.account, [task.task_id for task in tasks])
     free = [task for task in tasks if task.task_id not in owned]
-    return identify([_question(desk, work) for work, _ in pairs], free, _same_model(desk), _tolerance(desk))
+    questions = [_question(desk, work) for work in asked.values()]
+    return identify(questions, free, _same_model(desk), _tolerance(desk))
 
 
 def _question(desk: Desk, work: Work) -> Question:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, and_, or_, select, text, update
 
 from runner.jobs import State
 from runner.store.changes import attempts, jobs
+from runner.store.work import owned_task_ids
 
 AWAITED = text("attempts.callback IS NOT NULL")
 
@@ -18,13 +20,26 @@ def awaited(connection: Connection, callback: str) -> bool:
     return connection.execute(waiting).first() is not None
 
 
-def hear(connection: Connection, now: datetime, callback: str, task_id: str | None) -> str | None:
-    """Keeps the hint and has its job asked at once; returns the job's account. None: nobody waits for this call.
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The job that a call is about, and its account. `stray`: an order whose answer never came has a task after all,
+    and nothing will ask for it: its job is held, given up, or has been ordered anew."""
+
+    account: str
+    job_id: int
+    stray: bool
+
+
+def hear(connection: Connection, now: datetime, callback: str, task_id: str | None) -> Call | None:
+    """Keeps the hint and has its job asked at once. None: nobody waits for this call.
 
     No state is changed by this: an authenticated question must confirm it (reliability.md T20).
     """
-    statement = select(attempts.c.id, attempts.c.job_id, attempts.c.account).where(AWAITED)
-    found = connection.execute(statement.where(attempts.c.callback == callback)).first()
+    gone_on = or_(jobs.c.attempt_id != attempts.c.id, jobs.c.state.in_([State.HELD, State.CANCELLED]))
+    unheard = and_(attempts.c.task_id.is_(None), gone_on)
+    statement = select(attempts.c.id, attempts.c.job_id, attempts.c.account, unheard.label("unheard")).where(AWAITED)
+    joined = statement.select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
+    found = connection.execute(joined.where(attempts.c.callback == callback)).first()
     if found is None:
         return None
     if task_id is not None:
@@ -32,4 +47,5 @@ def hear(connection: Connection, now: datetime, callback: str, task_id: str | No
     asked = jobs.c.state.in_([State.UNKNOWN, State.RUNNING])
     mine = [jobs.c.id == found.job_id, jobs.c.attempt_id == found.id, jobs.c.lease.is_(None), asked]
     connection.execute(update(jobs).where(*mine, jobs.c.due_at > now).values(due_at=now))
-    return str(found.account)
+    known = task_id is None or owned_task_ids(connection, found.account, [task_id])
+    return Call(found.account, found.job_id, stray=bool(found.unheard) and not known)

@@ -228,6 +228,7 @@ class Standings:
     stopped_model: int
     cancelled_by_provider: int
     stuck: int
+    occupied: int
 
 
 def standings(
@@ -247,7 +248,8 @@ def standings(
                   rows[account].concurrency if account in rows else 1,
                   _queued_for(connection, rows.get(account), batch_ids),
                   _cancelled_by_provider(connection, account, found, batch_ids),
-                  _stuck(connection, now - disk_patience, account, found, batch_ids))
+                  _stuck(connection, now - disk_patience, account, found, batch_ids),
+                  _overdue(connection, now, rows.get(account), None))
         for account, found in sorted(states.items())
     ]  # fmt: skip
 
