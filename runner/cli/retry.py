@@ -22,7 +22,8 @@ async def retry(job: Job, /, *more: Job, common: Common = EVERYDAY) -> int:
     from runner.clock import Clock
     from runner.jobs import Change
     from runner.lifecycle import deciding
-    from runner.store import open_store
+    from runner.lifecycle.hosting import contents_of
+    from runner.store import hosted, open_store
     from runner.store.work import outputs_of
 
     clock = Clock()
@@ -32,6 +33,8 @@ async def retry(job: Job, /, *more: Job, common: Common = EVERYDAY) -> int:
             return deciding.retry(work, await store.read(outputs_of, work.id), clock.now())
 
         written = await decide(store, [job, *more], "be retried", decision)
+        for work, _ in written:  # its task may have failed because what it was given is gone
+            await store.write(hosted.doubt, work.account, contents_of(work))
     tell(written)
     for _, change in written:
         if lost := change.data.get("not_refunded"):

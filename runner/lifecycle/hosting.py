@@ -17,7 +17,7 @@ from typing import TypeVar
 from runner import references
 from runner.errors import ErrorKind, InputError
 from runner.exchange import Action, Asset, Refusal, Review
-from runner.expand.keys import Pinned
+from runner.expand.keys import Pinned, parse_spec
 from runner.jobs import Change, Event, Failure, State
 from runner.lifecycle.desk import Desk
 from runner.limits import backoff
@@ -85,6 +85,12 @@ async def _held_url(desk: Desk, work: Work, content: str) -> str | Unhosted | No
     if known.refused is not None:
         await reject(desk, work, _refused_reference(known.refused))
     return known.url
+
+
+def contents_of(work: Work) -> list[str]:
+    """What the references of a job may be held under at its provider."""
+    wanted = parse_spec(work.spec)[1]
+    return [pinned.sha256 or named(pinned.reference.url) for pinned in wanted]
 
 
 def named(url: str) -> str:

@@ -96,6 +96,13 @@ def lost(connection: Connection, account: str, content: str) -> None:
     _set(connection, account, content, asset_id=None, asked_at=EPOCH)
 
 
+def doubt(connection: Connection, account: str, contents: Sequence[str]) -> None:
+    """Whatever is held under these contents may be of no use any more: it is looked for, or handed over, once more."""
+    mine = and_(hosted.c.account == account, hosted.c.content.in_(contents))
+    values = {"url": None, "asset_id": None, "refused": None, "asked_at": EPOCH}
+    connection.execute(update(hosted).where(mine).values(values))
+
+
 def forget(connection: Connection, account: str, content: str) -> None:
     """It was not taken, and the provider said so. (An asset whose review goes on stays known.)"""
     unknown = hosted.c.url.is_(None), hosted.c.asset_id.is_(None)

@@ -176,7 +176,9 @@ def interrupted(work: Work, now: datetime) -> Change:
 
 
 def look_again(connection: Connection, now: datetime) -> None:
-    """At every start: open questions and unsettled bills are asked at once, and overdue tasks too."""
+    """At every start: open questions and unsettled bills are asked at once, and overdue tasks too. A task that the
+    provider did not know keeps its time: that is only believed after a minute, however often we start."""
     followed = jobs.c.state.in_([State.UNKNOWN, State.RUNNING])
-    connection.execute(update(jobs).where(IS_MOVING, followed, jobs.c.due_at > now).values(due_at=now))
+    known = func.coalesce(jobs.c.error_kind, "") != ErrorKind.NOT_FOUND.value
+    connection.execute(update(jobs).where(IS_MOVING, followed, known, jobs.c.due_at > now).values(due_at=now))
     connection.execute(update(jobs).where(text("unsettled = 1"), jobs.c.lease.is_(None)).values(settle_at=now))

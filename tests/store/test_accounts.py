@@ -189,6 +189,15 @@ async def test_an_asset_under_review_stays_known_whatever_is_said_of_a_question_
     assert await asked_for(store, clock, HERO) is Begun.AGAIN
 
 
+async def test_what_is_held_can_be_doubted(store: Store, clock: HandClock) -> None:
+    for content, url in ((HERO, "https://cdn.example/a"), (VILLAIN, "https://cdn.example/b")):
+        await asked_for(store, clock, content)
+        await store.write(hosted.remember, "one", content, url)
+    await store.write(hosted.doubt, "one", [HERO])
+    assert await asked_for(store, clock, HERO) is Begun.AGAIN
+    assert await asked_for(store, clock, VILLAIN) is Begun.ELSEWHERE
+
+
 async def test_a_refused_reference_may_be_tried_again_after_an_hour(store: Store, clock: HandClock) -> None:
     await asked_for(store, clock, HERO)
     await store.write(hosted.refuse, clock.now(), "one", HERO, "a face")

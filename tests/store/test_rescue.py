@@ -335,3 +335,22 @@ async def test_a_reading_store_has_no_lease_to_give_back(store: Store, clock: Ha
         assert reader.worker is None
         assert await state_of(reader, claimed.job_id) is State.SUBMITTING
     assert await state_of(store, claimed.job_id) is State.SUBMITTING
+
+
+async def test_quick_starts_do_not_hasten_the_belief_that_a_task_is_unknown(db: str, clock: HandClock) -> None:
+    """A 404 is believed after three times over a minute: three starts within a second are not that."""
+    async with open_store(db, clock, own=True) as store:
+        await fill(store, 2)
+        lost, plain = await set_running(store, 2)
+        later = T0 + timedelta(seconds=30)
+        for job, kind in ((lost, "not_found"), (plain, "network")):
+            news = {"due_at": later, "error_kind": kind, "error_code": "x", "error_message": "x"}
+            await store.write(_set, job, news)
+    await fall_silent(db)
+    async with open_store(db, clock, own=True) as store:
+        due = {row.id: row.due_at for row in await rows(store, jobs)}
+        assert (due[lost], due[plain]) == (later, clock.now())
+
+
+def _set(connection: Connection, job: int, news: dict[str, object]) -> None:
+    connection.execute(update(jobs).where(jobs.c.id == job).values(news))
