@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Connection, make_url, select
+from sqlalchemy import Connection, func, make_url, select
 from sqlalchemy.util import await_only
 
 from runner.clock import Clock
@@ -248,6 +248,17 @@ async def told(store: Store, job_id: int) -> list[str]:
     return [row.event for row in await rows(store, events, events.c.job_id == job_id)]
 
 
+# What a transaction may do that only needs to be one
+
+
+def count_jobs(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(jobs)).scalar_one())
+
+
+def add_error(connection: Connection) -> None:
+    connection.execute(jobs.update().values(errors=jobs.c.errors + 1))
+
+
 # Two at once
 
 
@@ -357,6 +368,12 @@ async def blocked(db: str, waiting: asyncio.Future[Any]) -> None:
                 await asyncio.sleep(0)
     finally:
         await watcher.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # what is waited for happens elsewhere
+            await asyncio.sleep(0.01)
 
 
 async def outcome(work: Awaitable[Any]) -> Any:
