@@ -44,8 +44,10 @@ def call(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_process() -> None:
-    """No memory dumps (they would hold keys), and no closed standard stream: the next file opened would take its
-    number, and a stray message would be written into it."""
+    """No memory dumps (they would hold keys), no log of the keys of TLS connections (a library opens it as it is
+    imported), and no closed standard stream: the next file opened would take its number, and a stray message would be
+    written into it."""
+    os.environ.pop("SSLKEYLOGFILE", None)
     if sys.platform != "win32":
         import resource
 

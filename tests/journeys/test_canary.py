@@ -12,20 +12,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from torture.canary import Canary, hits
+from torture.canary import KEYS, Canary, hits
 from torture.commands import Ended
 from torture.manifests import PROVIDERS, few
 from torture.trial import Trial, trial
 from torture.waiting import until
 
-# The first looks like a key, the others like nothing that a pattern knows; all need escapes in JSON and in URLs.
-KEYS = {
-    "happyhorse": 'sk_live_7Qz/f+"Kd9=\\Vw2x&Jm4%R',
-    "seedance2ai": 'Gt5}hB8"y/Pn3+c\\Zr6=Lk1&uW0~e',
-    "seedhorse": 'Wd4[xN7"k/Qs2+v\\Fy9=Ht3&aE6~o',
-    "seedhorse-video": 'Lu1{zC5"p/Xk8+m\\Jb4=Rw7&iD2~s',
-    "seegen": 'Yv6(oT3"g/Mh9+d\\Pq1=Sf5&cU8~n',
-}
 CANARIES = [Canary(key) for key in KEYS.values()]
 FAULTS = (
     "lost_answer@submit=0.2,error_after_charge@submit=0.1,rate_limited@poll=0.1,poll_500=0.1,reset_download=0.3,"
@@ -39,6 +31,7 @@ def caged(tmp_path: Path) -> Iterator[Trial]:
     flags = ("-vv", "--log-file", str(tmp_path / "all.log"))
     with trial(tmp_path, PROVIDERS, seed="canary", speed=60, render=30, faults=FAULTS, keys=KEYS, flags=flags) as here:
         here.orders.grow(few(PROVIDERS))
+        here.commands.anew = True  # a process of its own from the start: its arguments are looked at too
         yield here
 
 

@@ -8,6 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
+# The first looks like a key, the others like nothing that a pattern knows; all need escapes in JSON and in URLs.
+KEYS = {
+    "happyhorse": 'sk_live_7Qz/f+"Kd9=\\Vw2x&Jm4%R',
+    "seedance2ai": 'Gt5}hB8"y/Pn3+c\\Zr6=Lk1&uW0~e',
+    "seedhorse": 'Wd4[xN7"k/Qs2+v\\Fy9=Ht3&aE6~o',
+    "seedhorse-video": 'Lu1{zC5"p/Xk8+m\\Jb4=Rw7&iD2~s',
+    "seegen": 'Yv6(oT3"g/Mh9+d\\Pq1=Sf5&cU8~n',
+}
 WINDOW = 12  # characters that already tell too much
 MEDIA = frozenset({".mp4", ".png", ".jpg", ".webp"})  # a provider made them; nothing of ours is in there
 
@@ -16,10 +24,16 @@ class Canary:
     """A key to be recognised wherever it sings."""
 
     def __init__(self, key: str) -> None:
-        self._windows = {form[at : at + WINDOW] for form in _forms(key) for at in range(len(form) - WINDOW + 1)}
+        forms = list(_forms(key))
+        self._windows = {form[at : at + WINDOW] for form in forms for at in range(len(form) - WINDOW + 1)}
+        # Every window holds one of these whole; that there are fewer of them makes looking fast.
+        half = WINDOW // 2
+        self._halves = {form[at : at + half] for form in forms for at in range(0, len(form) - half + 1, half)}
 
     def sings(self, content: bytes) -> bytes | None:
         """The first stretch of the key found in there."""
+        if not any(half in content for half in self._halves):
+            return None
         return next((window for window in self._windows if window in content), None)
 
 

@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torture.nursery import AVAILABLE, Process, nursery
 
 PROGRAM = Path(sys.executable).with_name("runner")
 HOME = {"HOME": "/nonexistent", "LANG": "C.UTF-8"}
@@ -37,7 +39,7 @@ class Running:
     """A command under way, in a process group of its own."""
 
     arguments: tuple[str, ...]
-    process: subprocess.Popen[bytes]
+    process: Process
     out: Path
     err: Path
     began: float
@@ -78,27 +80,29 @@ class Commands:
     """Starts `runner …` in `folder`; what each one prints is kept in `folder/said`.
 
     `environment` is all of its environment but PATH and PYTHONPATH: nothing else of the tester's own comes in. Threads
-    may share it.
+    may share it. `anew`: every start is that of a user's own command, Python and all; otherwise it comes from the
+    nursery, unless the modules that it is to import are other ones.
     """
 
     folder: Path
     environment: Mapping[str, str]
     ended: list[Ended] = field(default_factory=list)
-    _alive: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    anew: bool = False
+    _alive: list[Process] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def start(self, *arguments: str, **more: str) -> Running:
+    def start(self, *arguments: str, anew: bool = False, **more: str) -> Running:
         """`more` are further environment variables."""
         number = next(self._numbers)
         said = self.folder / "said"
         said.mkdir(exist_ok=True)
         out, err = said / f"{number:04}.out", said / f"{number:04}.err"
         own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        environment = {**own, **HOME, **self.environment, **more}
+        other = environment.get("PYTHONPATH") != own.get("PYTHONPATH")
+        start = _anew if anew or self.anew or other or not AVAILABLE else _forked
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(
-                [PROGRAM, *arguments], cwd=self.folder, env={**own, **HOME, **self.environment, **more},
-                stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
-            )  # fmt: skip
+            process = start(arguments, self.folder, environment, stdout.fileno(), stderr.fileno())
         self._alive.append(process)
         return Running(arguments, process, out, err, time.monotonic())
 
@@ -131,3 +135,14 @@ class Commands:
 
 def _text(path: Path) -> str:
     return path.read_text(errors="replace")
+
+
+def _anew(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], out: int, err: int) -> Process:
+    return subprocess.Popen(
+        [PROGRAM, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _forked(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], out: int, err: int) -> Process:
+    return nursery().start("runner", arguments, folder, environment, out, err)

@@ -103,7 +103,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All there is to judge by. `settled` says that every run is over and nothing goes wrong any more."""
+    """All there is to judge by, once every run is over and nothing goes wrong any more.
+
+    `hits`: where a key was found. `touched`: what is no longer as its owner left it, or should not have been written.
+    """
 
     jobs: Sequence[Job]
     tasks: Sequence[Task]
@@ -119,6 +122,8 @@ class Evidence:
     ended: Sequence[Ended]
     last: Ended | None = None
     fired: Mapping[str, int] = field(default_factory=dict)
+    hits: Sequence[str] = ()
+    touched: Sequence[str] = ()
 
 
 def jobs(told: Sequence[Mapping[str, Any]]) -> list[Job]:
@@ -179,7 +184,7 @@ def steps(queue: str) -> list[Step]:
 
 def published(folder: Path) -> list[Path]:
     """Every published output: not the parts, not the sidecars, and no thumbnails, which do not count."""
-    whole = [path for path in _below(folder) if path.suffix != ".json" and not _is_part(path)]
+    whole = [path for path in _below(folder) if path.suffix not in (".json", ".txt") and not _is_part(path)]
     return [path for path in whole if not path.stem.endswith("-thumbnail")]
 
 

@@ -241,6 +241,16 @@ def leaks(evidence: Evidence) -> Iterator[str]:
     yield from evidence.remarks
 
 
+def canary(evidence: Evidence) -> Iterator[str]:
+    """A key stands somewhere in what the runs left behind."""
+    yield from evidence.hits
+
+
+def strangers(evidence: Evidence) -> Iterator[str]:
+    """Somebody's own file is not as it was, or something was written where nothing of ours belongs."""
+    yield from evidence.touched
+
+
 def edges(evidence: Evidence) -> Iterator[str]:
     """The log tells of a step that the table of transitions does not know, or that does not follow from the last."""
     stands: dict[int, str] = {}
@@ -299,6 +309,6 @@ RULES: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
     rule.__name__: rule
     for rule in (
         doubles, lost, wrong_adoptions, twins, job_bills, open_bills, ledger_difference, fates, published, complete,
-        limits, leaks, edges, endings, open_keys, messages,
+        limits, leaks, canary, strangers, edges, endings, open_keys, messages,
     )
 }  # fmt: skip

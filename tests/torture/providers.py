@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import socket
@@ -11,13 +12,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-READY_SECONDS = 30.0
+from torture.nursery import AVAILABLE, Process, nursery
+
 STOP_SECONDS = 10.0
 # Below the range from which systems take ports for outgoing connections: while the providers are down, the program
 # under test must not be able to connect to itself.
@@ -39,7 +41,7 @@ class Providers:
     faults: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     restarts: int = 0
-    _process: subprocess.Popen[str] | None = None
+    _process: Process | None = None
     _ports: tuple[int, int] | None = None
 
     def start(self, faults: str | None = None) -> None:
@@ -48,11 +50,11 @@ class Providers:
         self._ports = self._ports or _two_free_ports(self.seed)
         log = (self.folder / "sandbox.log").open("ab")
         with log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "runner.sandbox", *self._arguments()],
-                stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
-            )  # fmt: skip
-        self.about = self._ready()
+            reading, writing = os.pipe()
+            self._process = _started(self._arguments(), writing, log.fileno())
+            os.close(writing)
+        with open(reading) as said:
+            self.about = self._ready(said.readline())
 
     def _arguments(self) -> list[str]:
         assert self._ports is not None
@@ -62,11 +64,7 @@ class Providers:
         }  # fmt: skip
         return [*(str(part) for pair in given.items() for part in pair), "--fast-disk", *self.options]
 
-    def _ready(self) -> Mapping[str, Any]:
-        process = self._process
-        assert process is not None
-        assert process.stdout is not None
-        line = process.stdout.readline()
+    def _ready(self, line: str) -> Mapping[str, Any]:
         if not line:
             raise RuntimeError(f"the sandbox did not start:\n{(self.folder / 'sandbox.log').read_text()[-2000:]}")
         found: dict[str, Any] = json.loads(line)
@@ -82,8 +80,6 @@ class Providers:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
     def restart(self, number: signal.Signals = signal.SIGKILL, *, down: float = 0.0, faults: str | None = None) -> None:
         """Ends it as abruptly as `number` does, leaves it down for a while, and starts it on the same ports."""
@@ -140,6 +136,13 @@ def serving(providers: Providers, faults: str | None = None) -> Iterator[Provide
         yield providers
     finally:
         providers.stop()
+
+
+def _started(arguments: Sequence[str], out: int, err: int) -> Process:
+    if AVAILABLE:
+        return nursery().start("sandbox", arguments, Path.cwd(), dict(os.environ), out, err)
+    command = [sys.executable, "-m", "runner.sandbox", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
 
 
 def _two_free_ports(seed: str) -> tuple[int, int]:

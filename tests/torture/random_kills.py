@@ -6,17 +6,16 @@ import itertools
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torture import evidence
 from torture.commands import Ended, Running
-from torture.evidence import Evidence
-from torture.judge import AT_ONCE, GRACE, Finding, Verdict, judge
+from torture.judge import AT_ONCE, GRACE, Finding, judge
 from torture.kills import Kill, Meddling, meddling, schedule
 from torture.manifests import shares
+from torture.tally import Tally
 from torture.trial import Trial, trial
 
 # Each request, task or file meets one of these so often. What stops an account for good (a redirect, a refused key) or
@@ -37,6 +36,7 @@ FAULTS = {
     "lost_request@download": 0.02, "unavailable@download": 0.02, "slow_download": "0.02:seconds=20",
 }  # fmt: skip
 NO_REQUEST = 6.0  # wall seconds after which a run counts as being at work without one: paused, or limits are reached
+MEMORY, FILES = 400 << 20, 200  # what a run may take at its highest: bytes, open files (I15)
 Say = Callable[[str], None]
 
 
@@ -55,78 +55,83 @@ class Plan:
     meddle: bool = True
 
 
-@dataclass
-class Outcome:
-    """What happened. `findings` are those made on the way; the judge's are in `verdict`."""
-
-    plan: Plan
-    kills: Counter[str] = field(default_factory=Counter)
-    meddled: Counter[str] = field(default_factory=Counter)
-    endings: list[float] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    evidence: Evidence | None = None
-    verdict: Verdict | None = None
-    seconds: float = 0.0
-
-    @property
-    def clean(self) -> bool:
-        return not self.findings and self.verdict is not None and self.verdict.clean
-
-    def story(self) -> str:
-        return "\n".join([*map(str, self.findings), str(self.verdict)])
-
-
-def random_kills(folder: Path, plan: Plan, say: Say = lambda text: None) -> Outcome:
-    outcome, began = Outcome(plan), time.monotonic()
+def random_kills(folder: Path, plan: Plan, say: Say = lambda text: None) -> Tally:
+    told, began = Tally(seeds=[plan.seed]), time.monotonic()
     setting = trial(folder, plan.providers, seed=plan.seed, speed=plan.speed, render=plan.render, faults=plan.faults)
     with setting as here:
         here.orders.grow(shares(plan.jobs, plan.providers))
-        _kill_and_go_on(here, outcome, say)
-        say(f"{plan.kills} kills done; now without faults, to the end")
-        last = here.finish()
-        outcome.evidence = here.evidence(last)
-        outcome.verdict = judge(outcome.evidence)
-        _again(here, outcome, last)
-    outcome.seconds = time.monotonic() - began
-    return outcome
+        _kill_and_go_on(here, plan, told, say)
+        peace(here, told)
+    told.seconds = time.monotonic() - began
+    return told
 
 
-def _kill_and_go_on(here: Trial, outcome: Outcome, say: Say) -> None:
-    plan, torn = outcome.plan, Torn(here.renders)
-    meddle = meddling(plan.seed, plan.providers)
+def peace(here: Trial, told: Tally) -> None:
+    """Now without faults, to the end; then the judge, and one more run that has nothing to do."""
+    last = here.finish()
+    found = here.evidence(last)
+    told.judged(found, judge(found))
+    _again(here, told, last)
+
+
+def _kill_and_go_on(here: Trial, plan: Plan, told: Tally, say: Say) -> None:
+    torn, meddle = Torn(here.renders), meddling(plan.seed, plan.providers)
     for kill in itertools.islice(schedule(plan.seed, plan.mean), plan.kills):
         if plan.meddle:
-            _meddle(here, next(meddle), outcome)
-        _one_kill(here, kill, outcome)
-        killed = sum(outcome.kills.values())
-        outcome.findings += [Finding("torn", f"{path} after {killed} kills") for path in torn.new()]
-        if killed % 20 == 0:
-            say(f"{killed} kills, {here.orders.jobs} jobs, {len(outcome.findings)} findings")
+            _meddle(here, plan, next(meddle), told)
+        one_kill(here, plan, kill, told)
+        look(torn, told)
+        if told.kills.total() % 20 == 0:
+            say(f"{told.kills.total()} kills, {here.orders.jobs} jobs, {len(told.findings)} findings")
 
 
-def _one_kill(here: Trial, kill: Kill, outcome: Outcome) -> None:
+def look(torn: Torn, told: Tally) -> None:
+    """At what stands in the output folder right after a kill."""
+    for path in torn.new():
+        told.find(Finding("torn", f"{path} after {told.kills.total()} kills"))
+
+
+def one_kill(here: Trial, plan: Plan, kill: Kill, told: Tally) -> None:
     """Runs until the moment has come. What is finished before is given more to do."""
-    running = _reached(here, kill)
+    running = _reached(here, kill, told)
     while not running.lives(kill.after):
         ended = here.commands.over(running)
         if ended.code not in (0, 1, 4):
-            outcome.findings.append(Finding("stopped", ended.said()))
-        here.orders.grow(shares(outcome.plan.jobs, outcome.plan.providers))
-        running = _reached(here, kill)
+            told.find(Finding("stopped", ended.said()))
+        here.orders.grow(shares(plan.jobs, plan.providers))
+        running = _reached(here, kill, told)
+    for text in too_big(running):
+        told.find(Finding("too_big", text))
     struck = time.monotonic()
     _strike(running, kill)
     ended = here.commands.over(running)
-    _note(ended, kill, time.monotonic() - struck, outcome)
+    _note(ended, kill, time.monotonic() - struck, told)
 
 
-def _reached(here: Trial, kill: Kill) -> Running:
+def _reached(here: Trial, kill: Kill, told: Tally) -> Running:
     """A run that has come as far as the kill counts from: to its start, or to a request (none may come for a while)."""
     asked = here.sandbox.last_request()
-    running = here.start()
-    while not kill.early and running.age() < NO_REQUEST and running.lives(0.05):
+    running = here.start(anew=kill.early)
+    while not kill.early and running.age() < NO_REQUEST and running.lives(0.02):
         if here.sandbox.last_request(asked) > asked:
+            told.recoveries.append(running.age())
             break
     return running
+
+
+def too_big(running: Running) -> Iterator[str]:
+    """Where /proc tells it."""
+    try:
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+        files = len(os.listdir(f"/proc/{running.process.pid}/fd"))
+    except OSError:
+        return
+    words = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    peak = int(words.get("VmHWM", "0 kB").split()[0]) << 10
+    if peak > MEMORY:
+        yield f"{peak} bytes of memory"
+    if files > FILES:
+        yield f"{files} open files"
 
 
 def _strike(running: Running, kill: Kill) -> None:
@@ -136,20 +141,20 @@ def _strike(running: Running, kill: Kill) -> None:
         os.killpg(running.process.pid, kill.number)
 
 
-def _note(ended: Ended, kill: Kill, took: float, outcome: Outcome) -> None:
+def _note(ended: Ended, kill: Kill, took: float, told: Tally) -> None:
     name = kill.number.name + ("+" + kill.number.name if kill.again is not None else "")
-    outcome.kills[name] += 1
+    told.kills[name] += 1
     if kill.number is signal.SIGKILL:
         return
-    outcome.endings.append(took)
+    told.endings.append(took)
     if took > (GRACE if kill.again is None else kill.again + AT_ONCE):
-        outcome.findings.append(Finding("slow", f"{name} took {took:.1f} s: {ended.said()}"))
+        told.find(Finding("slow", f"{name} took {took:.1f} s: {ended.said()}"))
     if ended.code not in (128 + kill.number, 0, 1, 4):
-        outcome.findings.append(Finding("code", f"{name}: {ended.said()}"))
+        told.find(Finding("code", f"{name}: {ended.said()}"))
 
 
-def _meddle(here: Trial, meddled: Meddling, outcome: Outcome) -> None:
-    outcome.meddled[meddled.what] += 1
+def _meddle(here: Trial, plan: Plan, meddled: Meddling, told: Tally) -> None:
+    told.done[MEDDLED[meddled.what]] += meddled.what != "nothing"
     wall = meddled.seconds / here.speed
     match meddled.what:
         case "restart":
@@ -157,26 +162,31 @@ def _meddle(here: Trial, meddled: Meddling, outcome: Outcome) -> None:
         case "outage":
             here.sandbox.post("outage", provider=meddled.provider, seconds=meddled.seconds)
         case "credits":
-            _let_credits_run_out(here, meddled, outcome)
+            _let_credits_run_out(here, plan, meddled, told)
 
 
-def _let_credits_run_out(here: Trial, meddled: Meddling, outcome: Outcome) -> None:
+MEDDLED = {"nothing": "quiet", "restart": "providers killed", "outage": "outages", "credits": "credits ran out"}
+
+
+def _let_credits_run_out(here: Trial, plan: Plan, meddled: Meddling, told: Tally) -> None:
     """No credits for a while, during which one more run is killed; then there are plenty again."""
     account = {"provider": meddled.provider, "key": here.keys[meddled.provider]}
     here.sandbox.post("credits", **account, balance="0")
-    _one_kill(here, Kill(signal.SIGKILL, 1.0), outcome)
+    one_kill(here, plan, Kill(signal.SIGKILL, plan.mean), told)
     here.sandbox.post("credits", **account, balance="100000")
 
 
-def _again(here: Trial, outcome: Outcome, last: Ended) -> None:
-    """Everything is over: one more run says the same, orders nothing and costs nothing."""
-    before = here.sandbox.ledger()
+def _again(here: Trial, told: Tally, last: Ended) -> None:
+    """Everything is over: one more run says the same, orders nothing and costs nothing (I18)."""
+    before, tasks = here.sandbox.ledger(), here.sandbox.tasks()
     again = here.run()
     after = here.sandbox.ledger()
     if again.code != last.code:
-        outcome.findings.append(Finding("again", f"{again.code} after {last.code}: {again.said()}"))
+        told.find(Finding("again", f"{again.code} after {last.code}: {again.said()}"))
     if (before["charged"], before["refunded"]) != (after["charged"], after["refunded"]):
-        outcome.findings.append(Finding("again", f"it cost something: {before['net']} before, {after['net']} after"))
+        told.find(Finding("again", f"it cost something: {before['net']} before, {after['net']} after"))
+    if here.sandbox.tasks() != tasks:
+        told.find(Finding("again", f"it ordered {here.sandbox.tasks() - tasks} tasks"))
 
 
 class Torn:

@@ -12,6 +12,7 @@ from pathlib import Path
 from runner.sandbox import fingerprint
 from runner.settings import variable
 from torture import evidence
+from torture.canary import KEYS, Canary, hits
 from torture.commands import Commands, Ended, Running
 from torture.evidence import SIZES, Evidence
 from torture.judge import open_questions
@@ -25,6 +26,8 @@ LIMITS = {
     "seedhorse-video": Limits(4, 240),
     "seegen": Limits(5, 240),
 }
+NOBODY = "http://127.0.0.1:9"  # a proxy that the environment names, and that is not to be asked (F22)
+YOURS = "a file of the user's own, among the renders\n"
 OVER = frozenset({0, 1, 4})  # exit codes of a run in which nothing can move by itself any more
 ROUNDS = 5  # runs without faults in which everything must come to its end
 SETTLING = 70.0  # scaled seconds between two runs while a refund is still awaited
@@ -53,8 +56,8 @@ class Trial:
         given = ("run", str(self.orders.manifest), "--yes", "--speed", f"{self.speed:g}")
         return (*given, "--no-progress", "--db", self.queue, *self.flags)
 
-    def start(self, **more: str) -> Running:
-        return self.commands.start(*self.arguments, **more)
+    def start(self, *, anew: bool = False, **more: str) -> Running:
+        return self.commands.start(*self.arguments, anew=anew, **more)
 
     def run(self, **more: str) -> Ended:
         return self.commands.run(*self.arguments, **more)
@@ -104,7 +107,28 @@ class Trial:
             ended=tuple(self.commands.ended),
             last=last,
             fired=observed["faults_fired"],
+            hits=hits(self.folder, [Canary(key) for key in self.keys.values()]),
+            touched=list(self._touched()),
         )
+
+    @property
+    def _yours(self) -> Path:
+        return self.renders / "yours.txt"
+
+    def settle_in(self) -> None:
+        """What stands there before the first run."""
+        self.renders.mkdir(parents=True)
+        self._yours.write_text(YOURS)
+
+    def _touched(self) -> Iterator[str]:
+        if not self._yours.exists() or self._yours.read_text() != YOURS:
+            yield f"{self._yours} is not as it was"
+        if _tls_log(self.folder).exists():
+            yield f"{_tls_log(self.folder)} was written"
+
+
+def _tls_log(folder: Path) -> Path:
+    return folder / "tls-keys.log"
 
 
 @contextmanager
@@ -118,27 +142,31 @@ def trial(
     faults: str = "",
     queue: str | None = None,
     limits: Mapping[str, Limits] = LIMITS,
-    keys: Mapping[str, str] | None = None,
+    keys: Mapping[str, str] = KEYS,
     flags: tuple[str, ...] = (),
     options: tuple[str, ...] = (),
 ) -> Iterator[Trial]:
     """A trial with its providers up; no order is placed yet. `render`: the median of a video, in scaled seconds.
 
-    `keys` replace the providers' example keys; `options` are further ones of the sandbox, `flags` of every run.
+    `options` are further ones of the sandbox, `flags` of every run. The environment names proxies and a log of TLS
+    keys, which must mean nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     anchor = time.time()
     sizes = ("--media-bytes", f"{SIZES[0]}-{SIZES[1]}", "--render", f"{render:g}")
     sandbox = Providers(folder, speed, anchor, seed, (*sizes, *options))
     with serving(sandbox, faults):
-        mine = {name: (keys or sandbox.about["keys"])[name] for name in names}
-        environment = {"RUNNER_ANCHOR": repr(anchor)}
+        mine = {name: keys[name] for name in names}
+        environment = {"RUNNER_ANCHOR": repr(anchor), "SSLKEYLOGFILE": str(_tls_log(folder))}
+        environment |= {name: NOBODY for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy")}
         for name, key in mine.items():
             environment[variable(name, "API_KEY")] = key
             environment[variable(name, "BASE_URL")] = sandbox.about["base_urls"][name]
         orders = Orders(folder / "orders", f"torture-{seed}", limits)
         commands = Commands(folder, environment)
+        here = Trial(folder, seed, speed, orders, sandbox, commands, queue or str(folder / "queue.db"), mine, flags)
+        here.settle_in()
         try:
-            yield Trial(folder, seed, speed, orders, sandbox, commands, queue or str(folder / "queue.db"), mine, flags)
+            yield here
         finally:
             commands.close()
