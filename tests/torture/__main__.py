@@ -6,50 +6,66 @@ Exit codes: 0 nothing was found · 1 something was (the line that replays it is 
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from torture.figures import as_json, figures, table
 from torture.manifests import PROVIDERS
-from torture.random_kills import Plan, random_kills
-from torture.sweep import chain, each, points, sweep
+from torture.parts import Part, Setting, chosen, is_fault, play, play_all
+from torture.programme import every_part, quick_parts, usual_parts
+from torture.report import as_json, figures, table
+from torture.tally import total
 
-QUICK_KILLS, KILLS, JOBS = 40, 200, 24
+PARTS_AT_ONCE = (os.cpu_count() or 2) + 1  # a part waits as much as it works
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = _parser().parse_args(arguments)
-    seed = chosen.seed or secrets.token_hex(4)
-    folder = Path(tempfile.mkdtemp(prefix="torture-"))
-    clean = _sweep(chosen, seed, folder) if chosen.sweep else _random(chosen, seed, folder)
-    if clean and not chosen.keep:
-        shutil.rmtree(folder)
-        return 0
-    print(f"what is left of it: {folder}")
-    if not clean:
-        print(f"again: {replay(chosen, seed)}")
-    return 0 if clean else 1
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    setting = _setting(asked)
+    if asked.list:
+        return _list(every_part())
+    if asked.only:
+        return _play_one(asked, setting)
+    parts = _parts(asked, parser)
+    return _torture(asked, parts, setting)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/torture", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--quick", action="store_true", help=f"{QUICK_KILLS} kills instead of {KILLS}; with --sweep, fewer points")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a few kills of each kind: at most 6 minutes")
+    size.add_argument("--full", action="store_true", help="everything: at most 100 minutes")
     add("--seed", help="of everything that is drawn (default: drawn)")
-    add("--kills", type=_count, help=f"how many (default: {KILLS})")
-    add("--jobs", type=_count, default=JOBS, help=f"at the start, and again whenever all are over (default: {JOBS})")
+    add("--fault", action="append", default=[], metavar="F65", help="only the parts that fire it; may be repeated")
+    add("--part", action="append", default=[], metavar="NAME", help="only this one, or all that begin so (see --list)")
+    add("--list", action="store_true", help="names the parts, and the faults each is there for")
+    add("--mutant", metavar="M7", help="a runner that is broken on purpose: the judge must find it guilty (exit 1)")
+    add("--model", type=_count, metavar="STEPS", help="instead: so many steps of the model, in virtual time")
     add("--provider", choices=PROVIDERS, action="append", help="only this one; may be repeated (default: all)")
-    add("--speed", type=float, default=30.0, metavar="N", help="how much faster than real time (default: 30)")
-    add("--faults", metavar="SPEC", help='as of the sandbox; "" for none (default: a bit of everything)')
-    add("--sweep", action="store_true", help="instead: kill at every named fail point, n = 1, 2, 3, …")
-    add("--point", choices=points(), action="append", help="with --sweep: only this one; may be repeated")
+    add("--speed", type=float, metavar="N", help="how much faster than real time (default: what each part takes)")
+    add("--at-once", type=_count, default=PARTS_AT_ONCE, metavar="N", help=f"parts side by side ({PARTS_AT_ONCE})")
+    add("--folder", type=Path, help="where all is kept; once more with the same one: goes on with the parts it lacks")
     add("--json", action="store_true", help="the report as JSON, on stdout")
     add("--keep", action="store_true", help="keep the folder even if nothing was found")
+    add("--only", help=argparse.SUPPRESS)
     return parser
+
+
+def _setting(asked: argparse.Namespace) -> Setting:
+    """A folder that knows its seed is gone on with."""
+    known = asked.folder / "seed" if asked.folder else None
+    kept = known.read_text() if known and known.exists() else None
+    return Setting(
+        asked.seed or kept or secrets.token_hex(4), tuple(sorted(set(asked.provider or PROVIDERS))), asked.speed
+    )
 
 
 def _count(text: str) -> int:
@@ -59,50 +75,59 @@ def _count(text: str) -> int:
     return number
 
 
-def _random(chosen: argparse.Namespace, seed: str, folder: Path) -> bool:
-    kills = chosen.kills or (QUICK_KILLS if chosen.quick else KILLS)
-    plan = Plan(seed, kills, chosen.jobs, _providers(chosen), chosen.speed)
-    if chosen.faults is not None:
-        plan = Plan(seed, kills, chosen.jobs, _providers(chosen), chosen.speed, faults=chosen.faults)
-    _say(f"{kills} kills, seed {seed}, in {folder}")
-    outcome = random_kills(folder, plan, _say)
-    told = figures(outcome)
+def _list(parts: Sequence[Part]) -> int:
+    for part in parts:
+        print(f"{part.name:28} {' '.join(part.fires)}")
+    return 0
+
+
+def _play_one(asked: argparse.Namespace, setting: Setting) -> int:
+    """A part in this very process: how `play_all` plays each."""
+    [part] = [each for each in (*every_part(), *quick_parts()) if each.name == asked.only][:1]
+    return 0 if play(part, asked.folder, setting).clean else 1
+
+
+def _parts(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Part]:
+    unknown = [number for number in asked.fault if not is_fault(number)]
+    if unknown:
+        parser.error(f"no such fault: {unknown[0]}")
+    if asked.fault or asked.part or asked.full:
+        parts = list(chosen(every_part(), asked.part, asked.fault))
+    else:
+        parts = quick_parts() if asked.quick else usual_parts()
+    if not parts:
+        parser.error("no part is called so, or fires that (see --list)")
+    return parts
+
+
+def _torture(asked: argparse.Namespace, parts: Sequence[Part], setting: Setting) -> int:
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="torture-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "seed").write_text(setting.seed)
+    began = time.monotonic()
+    _say(f"{len(parts)} parts, {asked.at_once} at once, seed {setting.seed}, in {folder}")
+    tallies = play_all(parts, folder, setting, asked.at_once, _say)
+    told = figures(total(tallies.values()), commit=_commit(), seconds=time.monotonic() - began)
     (folder / "report.json").write_text(as_json(told))
-    print(as_json(told) if chosen.json else table(told))
-    return outcome.clean
+    print(as_json(told) if asked.json else table(told))
+    for name, each in tallies.items():
+        if not each.clean:
+            print(f"again: {replay(setting, name)}", file=sys.stderr)
+    if told["clean"] and not asked.keep and not asked.folder:
+        shutil.rmtree(folder)
+    else:
+        _say(f"what is left of it: {folder}")
+    return 0 if told["clean"] else 1
 
 
-def _sweep(chosen: argparse.Namespace, seed: str, folder: Path) -> bool:
-    """Every fail point with every n that a run reaches; --quick: each in one chain of crashes."""
-    clean = True
-    for name in chosen.point or points():
-        cases = [chain(seed, name, _providers(chosen))] if chosen.quick else each(seed, name, _providers(chosen))
-        died = 0
-        for case in cases:
-            result = sweep(folder / case.seed, case)
-            died += result.died
-            clean = clean and result.clean
-            if not result.clean:
-                print(result.story())
-            if result.died < len(case.wishes):
-                break
-        print(f"{name}: {died} kills, {'clean' if clean else 'NOT CLEAN'}", flush=True)
-    return clean
-
-
-def _providers(chosen: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(sorted(set(chosen.provider or PROVIDERS)))
-
-
-def replay(chosen: argparse.Namespace, seed: str) -> str:
+def replay(setting: Setting, part: str) -> str:
     """The command line that does the same once more (as far as the machine's own timing lets it)."""
-    words = ["./scripts/torture", f"--seed {seed}", f"--jobs {chosen.jobs}", f"--speed {chosen.speed:g}"]
-    words += [f"--kills {chosen.kills}"] if chosen.kills else []
-    words += [f"--{name}" for name in ("quick", "sweep") if getattr(chosen, name)]
-    words += [f"--provider {name}" for name in chosen.provider or ()]
-    words += [f"--point {name}" for name in chosen.point or ()]
-    words += [f"--faults '{chosen.faults}'"] if chosen.faults is not None else []
-    return " ".join(words)
+    return " ".join(["./scripts/torture", *setting.words(), "--part", part])
+
+
+def _commit() -> str:
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "unknown"
 
 
 def _say(text: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torture import evidence
+from torture.catalogue import of_signal
 from torture.commands import Ended, Running
 from torture.judge import AT_ONCE, GRACE, Finding, judge
 from torture.kills import Kill, Meddling, meddling, schedule
@@ -112,6 +113,7 @@ def _reached(here: Trial, kill: Kill, told: Tally) -> Running:
     """A run that has come as far as the kill counts from: to its start, or to a request (none may come for a while)."""
     asked = here.sandbox.last_request()
     running = here.start(anew=kill.early)
+    told.fired["F22"] += 1  # every environment names proxies
     while not kill.early and running.age() < NO_REQUEST and running.lives(0.02):
         if here.sandbox.last_request(asked) > asked:
             told.recoveries.append(running.age())
@@ -144,6 +146,7 @@ def _strike(running: Running, kill: Kill) -> None:
 def _note(ended: Ended, kill: Kill, took: float, told: Tally) -> None:
     name = kill.number.name + ("+" + kill.number.name if kill.again is not None else "")
     told.kills[name] += 1
+    told.fired[of_signal(name)] += 1
     if kill.number is signal.SIGKILL:
         return
     told.endings.append(took)

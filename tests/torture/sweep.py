@@ -1,12 +1,15 @@
 """Kills at every commit and side effect: a run dies the n-th time it reaches a named fail point, the next goes on.
 
-Two ways. `each` gives every (name, n) a queue of its own: the n-th crash, then one whole recovery, n = 1, 2, 3, … until
-a run survives. `chain` crashes one queue again and again at the same point, at another n each time: recoveries crash.
+Three ways. `each` gives every (name, n) a queue of its own: the n-th crash, then one whole recovery, n = 1, 2, 3, … until
+a run survives. `chain` crashes one queue again and again at the same point, at another n each time: recoveries crash. `pairs` are all
+ordered pairs of points: a crash at the first, then the recovery crashes at the second.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +18,9 @@ from runner.failpoints import NAMES
 from torture.evidence import Evidence
 from torture.judge import Finding, Verdict, judge
 from torture.manifests import few
-from torture.random_kills import Torn
-from torture.trial import trial
+from torture.random_kills import Torn, look, peace
+from torture.tally import Tally
+from torture.trial import OVER, trial
 
 KILLED = 137
 UNREACHED = frozenset({"before-migration-commit"})  # only a queue of an older program gets there; its own tests do
@@ -85,3 +89,40 @@ def each(seed: str, name: str, providers: Sequence[str]) -> Iterator[Case]:
 
 def chain(seed: str, name: str, providers: Sequence[str], ns: Sequence[int] = CHAIN, speed: float = 60.0) -> Case:
     return Case(f"{seed}-{name}", tuple((name, n) for n in ns), tuple(providers), speed)
+
+
+def tally(result: Result) -> Tally:
+    told = Tally(
+        seeds=[result.case.seed], kills=Counter({"SIGKILL": result.died}), fired=Counter({"F104": result.died})
+    )
+    for finding in result.findings:
+        told.find(finding)
+    told.judged(result.evidence, result.verdict)
+    return told
+
+
+def pairs(seed: str, share: int, shares: int) -> list[tuple[str, str]]:
+    """The ordered pairs of fail points, shuffled, of which this is one share."""
+    every = list(itertools.product(points(), repeat=2))
+    random.Random(f"pairs:{seed}").shuffle(every)
+    return every[share::shares]
+
+
+def crashes_in_recovery(
+    folder: Path, seed: str, every: Sequence[tuple[str, str]], providers: Sequence[str], *, speed: float, faults: str
+) -> Tally:
+    """One queue that dies at each of these pairs, at an n drawn from the seed; it gets more to do when all is over."""
+    told, drawn = Tally(seeds=[seed]), random.Random(f"n:{seed}")
+    with trial(folder, providers, seed=seed, speed=speed, render=30.0, faults=faults) as here:
+        here.orders.grow(few(providers))
+        torn = Torn(here.renders)
+        for name in itertools.chain.from_iterable(every):
+            ended = here.run(RUNNER_FAILPOINT=f"{name}:{drawn.choice((1, 1, 2, 3, 5))}")
+            look(torn, told)
+            if ended.code == KILLED:
+                told.kills["SIGKILL"] += 1
+                told.fired["F104"] += 1
+            elif ended.code in OVER:
+                here.orders.grow(few(providers))
+        peace(here, told)
+    return told

@@ -158,7 +158,7 @@ def trial(
     with serving(sandbox, faults):
         mine = {name: keys[name] for name in names}
         environment = {"RUNNER_ANCHOR": repr(anchor), "SSLKEYLOGFILE": str(_tls_log(folder))}
-        environment |= {name: NOBODY for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy")}
+        environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"), NOBODY)
         for name, key in mine.items():
             environment[variable(name, "API_KEY")] = key
             environment[variable(name, "BASE_URL")] = sandbox.about["base_urls"][name]

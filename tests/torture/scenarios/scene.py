@@ -19,11 +19,13 @@ SPEED, RENDER = 100.0, 20.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """`play` gets a folder of its own and a seed. `numbers`: the faults that it fires, each at least once."""
+    """`play` gets a folder of its own and a seed. `numbers`: the faults that it fires, each at least once. `quick`: short
+    enough, and telling enough, for each push."""
 
     name: str
     numbers: tuple[str, ...]
     play: Callable[[Path, str], Tally]
+    quick: bool = False
 
 
 @contextmanager

@@ -1,0 +1,85 @@
+"""Which parts there are, and which of them make a quick, an ordinary and a full torture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from torture.catalogue import numbers
+from torture.parts import Part, Setting, chosen
+from torture.random_kills import FAULTS, Plan, random_kills
+from torture.scenarios import SCENARIOS
+from torture.scenarios.scene import Scenario
+from torture.sweep import chain, crashes_in_recovery, pairs, points, sweep, tally
+from torture.tally import Tally
+
+SPEED = 60.0
+SOAKS, SOAK_KILLS, SOAK_JOBS = 20, 100, 60  # of a full torture: K4
+PAIR_SHARES = 13  # parts into which K3 is cut
+MILD = "lost_answer@submit=0.05,late_accept=0.03:seconds=20,reset_download=0.1,poll_500=0.03,task_failed=0.03"
+
+
+def soak(name: str, kills: int, jobs: int = SOAK_JOBS) -> Part:
+    """K4: kills at random moments, providers that misbehave, are killed, go away, and run out of credits (K8)."""
+    fires = {each for name in FAULTS for each in numbers(name if "@" in name else f"{name}@submit")}
+    always = ("F22", "F100", "F101", "F102", "F104")
+    return Part(f"k4-{name}", partial(_soak, kills, jobs), (*sorted(fires), *always))
+
+
+def _soak(kills: int, jobs: int, folder: Path, setting: Setting) -> Tally:
+    seed = _seed(folder, setting)
+    plan = Plan(seed, kills, jobs, setting.providers, setting.speed or SPEED, mean=0.5)
+    return random_kills(folder, plan, lambda text: print(text, flush=True))
+
+
+def _sweep(name: str, folder: Path, setting: Setting) -> Tally:
+    case = chain(_seed(folder, setting), name, setting.providers, speed=setting.speed or SPEED)
+    return tally(sweep(folder, case))
+
+
+def _pairs(share: int, folder: Path, setting: Setting) -> Tally:
+    seed, speed = _seed(folder, setting), setting.speed or SPEED
+    every = pairs(setting.seed, share, PAIR_SHARES)
+    return crashes_in_recovery(folder, seed, every, setting.providers, speed=speed, faults=MILD)
+
+
+def _scenario(scenario: Scenario, folder: Path, setting: Setting) -> Tally:
+    return scenario.play(folder, _seed(folder, setting))
+
+
+def _seed(folder: Path, setting: Setting) -> str:
+    return f"{setting.seed}-{folder.name}"
+
+
+def every_part() -> list[Part]:
+    """What a full torture is made of, the longest first."""
+    return [
+        *(soak(f"{number:02}", SOAK_KILLS) for number in range(1, SOAKS + 1)),
+        *(Part(f"k3-{share:02}", partial(_pairs, share), ("F104",)) for share in range(PAIR_SHARES)),
+        *(Part(f"k2-{name}", partial(_sweep, name), ("F104",)) for name in points()),
+        *(Part(each.name, partial(_scenario, each), each.numbers) for each in SCENARIOS),
+    ]
+
+
+QUICK = ("k3-00", "k2-after-brink", "k2-answer-read", "k2-after-link")
+USUAL = ("k4-01", "k4-02", "k3-00", "k3-01", "k2")
+
+
+def quick_parts() -> list[Part]:
+    """A few of each kind: at most six minutes on two cores."""
+    return [soak("quick", 40, 24), *_named(QUICK), *_quick_scenarios()]
+
+
+def usual_parts() -> list[Part]:
+    """More of the same: a quarter of an hour."""
+    return [*_named(USUAL), *_quick_scenarios()]
+
+
+def _named(names: Sequence[str]) -> Iterator[Part]:
+    return chosen(every_part(), names, ())
+
+
+def _quick_scenarios() -> Iterator[Part]:
+    quick = [each.name for each in SCENARIOS if each.quick]
+    return _named(quick) if quick else iter(())
