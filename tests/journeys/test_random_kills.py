@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from torture.figures import figures, table
 from torture.manifests import PROVIDERS
-from torture.random_kills import Outcome, Plan, random_kills
+from torture.random_kills import Plan, random_kills
 
 KILLS = 25
 

@@ -63,9 +63,8 @@ def _setting(asked: argparse.Namespace) -> Setting:
     """A folder that knows its seed is gone on with."""
     known = asked.folder / "seed" if asked.folder else None
     kept = known.read_text() if known and known.exists() else None
-    return Setting(
-        asked.seed or kept or secrets.token_hex(4), tuple(sorted(set(asked.provider or PROVIDERS))), asked.speed
-    )
+    providers = tuple(sorted(set(asked.provider or PROVIDERS)))
+    return Setting(asked.seed or kept or secrets.token_hex(4), providers, asked.speed)
 
 
 def _count(text: str) -> int:
@@ -93,6 +92,7 @@ def _parts(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> list[P
         parser.error(f"no such fault: {unknown[0]}")
     if asked.fault or asked.part or asked.full:
         parts = list(chosen(every_part(), asked.part, asked.fault))
+        parts = parts[:1] + [part for part in parts[1:] if not (asked.fault and part.name.startswith("k4"))]
     else:
         parts = quick_parts() if asked.quick else usual_parts()
     if not parts:

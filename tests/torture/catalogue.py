@@ -1,4 +1,4 @@
-"""The faults by number (the catalogue of the torture test), and the labels under which the pretend providers count them.
+"""The faults by number (the catalogue of the torture test), and the labels under which the providers count them.
 
 A label is `name@point` with the parameters that were given, as `observed()["faults_fired_at"]` tells it; a scenario
 counts what it does itself under the number.
@@ -52,7 +52,7 @@ FAULTS: Mapping[str, Fault] = {
     "F19": _quick("a proxy's 502 in HTML", "html_502@*"),
     "F22": _quick("proxies and a log of TLS keys in the environment"),
     # HTTP
-    "F23": _quick("303 to a submission", "redirect@submit", "redirect@submit*status=30[123]*", "redirect@submit:location=*"),
+    "F23": _quick("303 to a submission", "redirect@submit", "redirect@submit*status=30[123]*", "redirect@submit:l*"),
     "F24": _quick("307 to another origin", "redirect@submit*status=30[78]*"),
     "F25": _quick("a loop of redirects at a download", "loop@download*"),
     "F26": _quick("a download is sent to file: or ftp:", "redirect@download*"),

@@ -30,9 +30,13 @@ def figures(told: Tally, *, commit: str, seconds: float) -> dict[str, Any]:
         "unfired": fired.unfired, "seldom": fired.seldom(ENOUGH), "labels": dict(sorted(told.fired.items())),
         "done": dict(sorted(told.done.items())), "recovery_seconds": _times(told.recoveries),
         "ending_seconds": _times(told.endings),
-        "mutants": {name: "caught" if caught else "SURVIVED" for name, caught in sorted(told.mutants.items(), key=_nth)},
+        "mutants": _mutants_told(told.mutants),
         "findings": told.findings, "clean": told.clean,
     }  # fmt: skip
+
+
+def _mutants_told(mutants: Mapping[str, bool]) -> dict[str, str]:
+    return {name: "caught" if caught else "SURVIVED" for name, caught in sorted(mutants.items(), key=_nth)}
 
 
 def _nth(mutant: tuple[str, bool]) -> int:
@@ -56,6 +60,9 @@ def _times(seconds: list[float]) -> dict[str, float]:
     return {"count": len(seconds), "median": round(statistics.median(seconds), 2), **longest}
 
 
+HEAD = f"{'':16}{'jobs':>7}{'tasks':>7}{'held':>7}{'charged':>9}{'at once':>10}{'in 60 s':>10}{'difference':>12}   ends"
+
+
 def table(told: Mapping[str, Any]) -> str:
     """The same for a person."""
     return "\n".join(_lines(told))
@@ -63,14 +70,15 @@ def table(told: Mapping[str, Any]) -> str:
 
 def _lines(told: Mapping[str, Any]) -> Iterator[str]:
     kills = ", ".join(f"{count} {name}" for name, count in told["kills"].items())
-    yield f"{told['killed']} kills ({kills or 'none'}), {told['jobs']} jobs in {told['seconds']} s; commit {told['commit']}"
+    yield f"{told['killed']} kills ({kills or 'none'}), {told['jobs']} jobs"
+    yield f"in {told['seconds']} s, commit {told['commit']}"
     if told["providers"]:
-        yield f"{'':16}{'jobs':>7}{'tasks':>7}{'held':>7}{'charged':>9}{'at once':>10}{'in 60 s':>10}{'difference':>12}   ends"
+        yield HEAD
     for name, each in told["providers"].items():
         yield f"{name:16}{each['jobs']:7}{each['submits']:7}{_row(each)}"
     yield ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in told["crimes"].items())
     if told["killed"] and not any(told["crimes"].values()):
-        yield f"none in {told['killed']} kills: with 95 % certainty it is less than one in {told['killed'] // 3 or 1} ({told['bound']})"
+        yield f"none in {told['killed']} kills: with 95 % certainty less than {told['bound']} of them"
     yield from _faults(told)
     if told["recovery_seconds"]:
         yield f"from a start after a crash to the next request: {_said(told['recovery_seconds'])}"

@@ -1,15 +1,14 @@
 """Kills at every commit and side effect: a run dies the n-th time it reaches a named fail point, the next goes on.
 
-Three ways. `each` gives every (name, n) a queue of its own: the n-th crash, then one whole recovery, n = 1, 2, 3, … until
-a run survives. `chain` crashes one queue again and again at the same point, at another n each time: recoveries crash. `pairs` are all
-ordered pairs of points: a crash at the first, then the recovery crashes at the second.
+Three ways. `each` gives every (name, n) a queue of its own: the n-th crash, then one whole recovery, n = 1, 2, 3, …
+until a run survives. `chain` crashes one queue again and again at the same point, at another n each time: recoveries
+crash. `pairs` are all ordered pairs of points: a crash at the first, then the recovery crashes at the second.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

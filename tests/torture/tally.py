@@ -1,4 +1,4 @@
-"""What was done and what was found, as counts that add up: one tally for each part of the torture, one for all of it."""
+"""What was done and what was found, as counts that add up: a tally for each part of the torture, one for all of it."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _share(pair: tuple[int, int]) -> float:
     return pair[0] / pair[1] if pair[1] else 0.0
 
 
-# -- as JSON and back ---------------------------------------------------------------------------------------------------
+# -- as JSON and back -------------------------------------------------------------------------------------------------
 
 
 def as_data(tally: Tally) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Trouble that does not come by itself, each kind staged on purpose, by number of the catalogue (torture/catalogue.py)."""
+"""Trouble that does not come by itself: each kind is staged on purpose, by its number in torture/catalogue.py."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ SPEED, RENDER = 100.0, 20.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """`play` gets a folder of its own and a seed. `numbers`: the faults that it fires, each at least once. `quick`: short
-    enough, and telling enough, for each push."""
+    """`play` gets a folder of its own and a seed. `numbers`: the faults that it fires, each at least once. `quick`:
+    short enough, and telling enough, for each push."""
 
     name: str
     numbers: tuple[str, ...]
