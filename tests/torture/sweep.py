@@ -91,9 +91,8 @@ def chain(seed: str, name: str, providers: Sequence[str], ns: Sequence[int] = CH
 
 
 def tally(result: Result) -> Tally:
-    told = Tally(
-        seeds=[result.case.seed], kills=Counter({"SIGKILL": result.died}), fired=Counter({"F104": result.died})
-    )
+    told = Tally(seeds=[result.case.seed])
+    told.kills["SIGKILL"] = told.fired["F104"] = result.died
     for finding in result.findings:
         told.find(finding)
     told.judged(result.evidence, result.verdict)
