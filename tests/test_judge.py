@@ -118,7 +118,7 @@ CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "one request too many in a minute": ("limits", lambda: replace(CLEAN, seen={HORSE: Seen(4, 61, 0)})),
     "a leaked key": ("leaks", lambda: replace(CLEAN, remarks=("leaks: key_in_query",))),
     "a key in the log": ("canary", lambda: replace(CLEAN, hits=("all.log: b'sk_live_7Qz/'",))),
-    "a user's file that was written over": ("strangers", lambda: replace(CLEAN, touched=("yours.txt is not as it was",))),
+    "a user's file that was written over": ("strangers", lambda: replace(CLEAN, touched=("yours.txt is changed",))),
     "a step that no table knows": ("edges", lambda: step(Step(3, "accepted", "held", "running"))),
     "a step from where it was not": ("edges", lambda: step(Step(1, "retried", "failed", "queued"))),
     "a step after the end": ("edges", lambda: step(Step(1, "claimed", "succeeded", "submitting"))),

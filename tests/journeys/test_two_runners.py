@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 from torture.commands import Ended, Running
-from torture.evidence import Step
 from torture.judge import judge
 from torture.manifests import PAIR, Limits
+from torture.scenarios.databases import database_steps
 from torture.trial import Trial, trial
 from torture.waiting import until
 
@@ -110,18 +110,6 @@ async def requests_by_worker(database: str, alive: Callable[[], bool]) -> Counte
     finally:
         await connection.close()
     return Counter(made.values())
-
-
-def database_steps(database: str) -> list[Step]:
-    async def read() -> list[Step]:
-        connection = await asyncpg.connect(_dsn(database))
-        try:
-            rows = await connection.fetch("SELECT job_id, event, source, target FROM events ORDER BY id")
-        finally:
-            await connection.close()
-        return [Step(*row) for row in rows]
-
-    return asyncio.run(read())
 
 
 def _dsn(database: str) -> str:

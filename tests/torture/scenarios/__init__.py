@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torture.scenarios import databases
 from torture.scenarios.scene import Scenario
 
-SCENARIOS: tuple[Scenario, ...] = ()
+SCENARIOS: tuple[Scenario, ...] = (*databases.SCENARIOS,)
