@@ -7,7 +7,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ KILLS, RESTARTS = 12, 3
 
 
 @contextmanager
-def a_night(folder: Path, seed: str, database: str) -> Iterator[tuple[Trial, Tally]]:
+def a_night(folder: Path, seed: str, database: str, jobs: Mapping[str, int] = JOBS) -> Iterator[tuple[Trial, Tally]]:
     with staged(
-        folder, seed, PAIR, jobs=dict(JOBS), speed=20, render=40, queue=database, limits=LIMITS, faults=FAULTS
+        folder, seed, PAIR, jobs=dict(jobs), speed=20, render=40, queue=database, limits=LIMITS, faults=FAULTS
     ) as night:
         yield night
 
@@ -149,7 +149,10 @@ def _kills(folder: Path, seed: str) -> Tally:
     drawn = random.Random(seed)
     with (
         cluster() as server,
-        a_night(folder, seed, server.dsn) as (here, told),
+        a_night(folder, seed, server.dsn, {"hh-video": 20, "hh-upload": 2, "sd-video": 40, "sd-batch": 6}) as (
+            here,
+            told,
+        ),
         two_workers(here, server.dsn, server.dsn) as pair,
     ):
         for nth in range(KILLS):
@@ -160,7 +163,6 @@ def _kills(folder: Path, seed: str) -> Tally:
             fall_silent(server.dsn, struck.process.pid)  # what it was about is gone on with now, not in a minute
             told.kills["SIGKILL"] += 1
             told.fired["F104"] += 1
-            here.orders.grow({"hh-video": 1, "sd-video": 2})
             pair[nth % 2] = a_worker(here, server.dsn)
         judged(here, told, pair)
     return told
