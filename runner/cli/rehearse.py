@@ -89,7 +89,8 @@ async def _compare(order: Order, sandbox: Sandbox, queue: Path, place: Path) -> 
     for provider in sorted({order.manifest.account(row.account).uses for row in rows}):
         mine = [row for row in rows if order.manifest.account(row.account).uses == provider]
         net = sum((row.charged - row.refunded for row in mine), start=mine[0].charged * 0)
-        agree = "equal" if as_text(net) == theirs[provider]["net"] else "DIFFERENT"
+        under_way = any(row.reserved for row in mine)
+        agree = "equal" if as_text(net) == theirs[provider]["net"] else "not settled yet" if under_way else "DIFFERENT"
         say(
             console,
             f"bill of {provider}: {as_text(net)} credits; the sandbox's ledger: {theirs[provider]['net']} ({agree})",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 from runner.client import callbacks
 from runner.errors import ErrorKind, NoAnswer, NotSent
@@ -57,16 +58,19 @@ async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
     word = callbacks.new_word() if _calls_back(desk, work) else None
     body = stamped(composed, _marks(desk, work, own, word))
     price = composed.price
-    estimate = (
-        price.high
-        if price
-        else (await desk.store.read(learned, desk.provider.name, [composed.shape])).get(composed.shape)
-    )
     return Intent(
         work.id, work.batch_id, generation, composed.path, body.decode(), own if desk.provider.keyed else None,
-        desk.fingerprint, composed.shape, price.high if price and price.exact else None, estimate,
+        desk.fingerprint, composed.shape, price.high if price and price.exact else None, await _estimate(desk, composed),
         callbacks.digest(word) if word else None,
     )  # fmt: skip
+
+
+async def _estimate(desk: Desk, composed: Composed) -> Decimal | None:
+    """What to reserve: at most what the document says, else what such a request was charged before."""
+    if composed.price:
+        return composed.price.high
+    charged = await desk.store.read(learned, desk.provider.name, [composed.shape])
+    return charged.get(composed.shape)
 
 
 def _calls_back(desk: Desk, work: Work) -> bool:
