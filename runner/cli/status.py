@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 AMOUNTS = ("estimated", "charged", "refunded", "net")
 TOLD = {
-    State.HELD: "held: each waits for your decision. runner jobs --state held tells why, runner show JOB what can be done",
+    State.HELD: "held: each waits for you. runner jobs --state held tells why, runner show JOB what can be done",
     State.FAILED: "failed: runner jobs --failed tells why; runner retry JOB orders one anew",
     State.PARTIAL: "partial: the provider did not make every output. runner jobs --failed tells which",
     State.UNKNOWN: "unknown: the answer got lost. They are looked into while runner run is at work",

@@ -57,10 +57,10 @@ async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
     own = idempotency_key(work.batch, work.key, generation)
     word = callbacks.new_word() if _calls_back(desk, work) else None
     body = stamped(composed, _marks(desk, work, own, word))
-    price = composed.price
+    price, estimate = composed.price, await _estimate(desk, composed)
     return Intent(
         work.id, work.batch_id, generation, composed.path, body.decode(), own if desk.provider.keyed else None,
-        desk.fingerprint, composed.shape, price.high if price and price.exact else None, await _estimate(desk, composed),
+        desk.fingerprint, composed.shape, price.high if price and price.exact else None, estimate,
         callbacks.digest(word) if word else None,
     )  # fmt: skip
 
