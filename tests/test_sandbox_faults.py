@@ -280,6 +280,18 @@ async def closes_idle_is_found_out_by_the_next_request(client: Client) -> None:
 # -- whole, but one thing is not so --------------------------------------------------------------------------------
 
 
+@TRIES.of("same_id")
+async def same_id_is_that_of_the_order_before(client: Client) -> None:
+    await client.fault("same_id", times=2)
+    first = await client.ordered()
+    assert first == client.books()["tasks"][0]["id"]
+    assert await client.ordered() == first
+    second = client.books()["tasks"][1]["id"]
+    await client.fault("same_id")
+    assert await client.ordered() == second
+    charged(client, 3)
+
+
 @TRIES.of("odd_progress")
 async def odd_progress_is_told_in_turn_or_as_ordered(client: Client) -> None:
     task = await client.ordered()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -55,6 +57,19 @@ async def files_are_not_what_they_say(client: Client) -> None:
     assert got["html_media"].startswith(b"<html>")
     assert len(got["corrupt_media"]) == len(whole)
     assert got["corrupt_media"][4:8] != b"ftyp"
+
+
+@TRIES.of("corrupt_media")
+async def corrupt_media_may_be_seen_by_its_checksum_alone(client: Client) -> None:
+    url = await client.result()
+    whole = (await client.http.get(url)).content
+    for headers in ({}, {"Range": "bytes=1000-"}):
+        await client.fault("corrupt_media", checksum=True)
+        answer = await client.http.get(url, headers=headers)
+        expected = whole[1000:] if headers else whole
+        assert answer.content[:-1] == expected[:-1]
+        assert answer.content[-1] != expected[-1]
+        assert b64encode(sha256(whole).digest()).decode() in answer.headers["Repr-Digest"]
 
 
 @TRIES.of("ignore_range", "wrong_range")

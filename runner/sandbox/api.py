@@ -311,17 +311,18 @@ class Api:
             case "respelled_status":
                 return replace(answer, payload=retelling.respelled(answer.payload))
             case _:
-                return self._of_another_task(dialect, answer)
+                return self._of_another_task(dialect, answer, earlier=fault.name == "same_id")
 
-    def _of_another_task(self, dialect: Dialect, answer: Answer) -> Answer:
-        """The same answer, but speaking of the account's task before it, or of one that is nobody's."""
+    def _of_another_task(self, dialect: Dialect, answer: Answer, *, earlier: bool = False) -> Answer:
+        """The same answer, but speaking of another task of the account (an earlier one, where that is asked), or of one
+        that is nobody's."""
         task = self.desk.books.task(dialect.name, answer.task_id or "")
         if task is None:
             return answer
-        others = self.desk.books.history(dialect.name, task.account, ("video", "image"), self.clock.now(), limit=2)
-        made_up = spelled(dialect.task_prefix[task.kind], "0" * 20)
-        other = next((each.id for each in others if each.id != task.id), made_up)
-        return replace(answer, payload=retelling.of_another(answer.payload, task.id, other))
+        known = self.desk.books.history(dialect.name, task.account, ("video", "image"), self.clock.now(), limit=1000)
+        made_up = task.id if earlier else spelled(dialect.task_prefix[task.kind], "0" * 20)
+        others = (each.id for each in known if (each.seq < task.seq if earlier else each.id != task.id))
+        return replace(answer, payload=retelling.of_another(answer.payload, task.id, next(others, made_up)))
 
     def _respond(self, answer: Answer) -> web.Response:
         return web.Response(
@@ -355,7 +356,7 @@ def _still_there(request: web.Request) -> bool:
 
 
 JSON = {"Content-Type": "application/json"}
-RETOLD = frozenset({"error_after_charge", "wrong_task", "odd_progress", "respelled_status"})
+RETOLD = frozenset({"error_after_charge", "wrong_task", "same_id", "odd_progress", "respelled_status"})
 PROBLEMS = {
     "error_before_charge": "internal",
     "unavailable": "unavailable",

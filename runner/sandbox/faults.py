@@ -73,6 +73,7 @@ CATALOGUE: Mapping[str, Kind] = {
     "closes_idle": Kind("after", ANYWHERE, {}),  # fires when a request meets the closed connection
     # The answer is whole, but one thing in it is not so.
     "wrong_task": Kind("after", ("poll", "submit"), {}),
+    "same_id": Kind("after", SUBMIT, {}),  # of the order before; nothing happens to the first one
     "odd_progress": Kind("after", ("poll", "list"), {"value": None}),
     "respelled_status": Kind("after", ("poll", "list"), {}),
     # What is looked at is out of date.
@@ -101,7 +102,7 @@ CATALOGUE: Mapping[str, Kind] = {
     "short_media": Kind("file", DOWNLOAD, {"missing": 1000}),
     "cut_media": Kind("file", DOWNLOAD, {"missing": 1000}),
     "empty_media": Kind("file", DOWNLOAD, {}),
-    "corrupt_media": Kind("file", DOWNLOAD, {}),
+    "corrupt_media": Kind("file", DOWNLOAD, {"checksum": False}),
     "slow_download": Kind("file", DOWNLOAD, {"seconds": 30.0}),
     "long_media": Kind("file", DOWNLOAD, {"extra": 1000}),
     "endless": Kind("file", DOWNLOAD, {}),

@@ -7,8 +7,11 @@ is where redirects point: whoever follows one is remarked too.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from aiohttp import web
 
@@ -20,6 +23,7 @@ from .pen import Pen
 from .renders import Render, render
 
 PIECE = 1 << 18  # bytes
+BRAND = 4  # where a container says what it is: whoever looks at all sees that it is wrong
 SINGLE = 1024  # bytes of a file that come one by one, behind a head that does too: a whole file would take seconds
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 EVIL_NAME = "attachment; filename=\"../../.ssh/x\"; filename*=UTF-8''..%2F..%2F.ssh%2Fx"
@@ -201,6 +205,7 @@ class MediaHost:
             "Content-Length": str(max(0, asked.size - unannounced)),
             **asked.content_range,
             **({"Content-Disposition": EVIL_NAME} if name == "evil_name" else {}),
+            **({"Repr-Digest": _digest(file)} if name == "corrupt_media" and given["checksum"] else {}),
         }
         if name == "endless":
             del headers["Content-Length"]
@@ -232,21 +237,29 @@ class MediaHost:
         piece = max(1, sent.size // 50) if name == "slow_download" else PIECE
         for position in range(0, stop, piece):
             data = file.read(sent.start + position, min(piece, stop - position))
-            wrong = name == "corrupt_media" and sent.start + position == 0
-            await response.write(_flipped(data) if wrong else data)
+            if name == "corrupt_media":
+                wrong = file.length - 1 if given["checksum"] else BRAND
+                data = _flipped(data, wrong - sent.start - position)
+            await response.write(data)
             if name == "slow_download":
                 await self.clock.sleep(float(given["seconds"]) * piece / sent.size)
-        while name == "endless":
-            await response.write(bytes(PIECE))
+        with suppress(ConnectionError):  # how it always ends
+            while name == "endless":
+                await response.write(bytes(PIECE))
         if stop < sent.size:
             mishaps.cut(request, given.get("how", "close"))
         else:
             await response.write_eof()
 
 
-def _flipped(data: bytes) -> bytes:
-    """One byte of the container's first structure is wrong."""
-    return data[:4] + bytes([data[4] ^ 0xFF]) + data[5:] if len(data) > 4 else data
+def _flipped(data: bytes, place: int) -> bytes:
+    """One byte is wrong, if it is among these."""
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :] if 0 <= place < len(data) else data
+
+
+def _digest(file: Render) -> str:
+    """RFC 9530, of the whole file as it should be."""
+    return f"sha-256=:{b64encode(sha256(file.read(0, file.length)).digest()).decode()}:"
 
 
 def _refused(status: int, code: str, retry_after: str | None = None) -> web.Response:
