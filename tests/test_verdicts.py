@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runner.errors import ErrorKind
 from runner.exchange import Accepted, Action, Listed, Phase, Refusal, Report, ResultFile
 from runner.jobs import TERMINAL, THUMBNAILS, Change, Event, Failure, Standing, State
-from runner.ledger import Bill, EntryKind, reserve
+from runner.ledger import Bill, EntryKind, as_text, reserve
 from runner.verdicts.looking import TOLERANCE, Question, identify
 from runner.verdicts.polling import (
     EMPTY_TIMES,
@@ -548,6 +548,17 @@ def test_a_late_refund_is_recorded_and_ends_the_asking() -> None:
     assert (change.standing.unsettled, change.standing.settle_at) == (False, None)
     assert [(e.kind, e.amount) for e in change.entries] == [(EntryKind.REFUNDED, PRICE)]
     assert dict(change.data) == {"refunded": str(PRICE)}
+
+
+def test_F57_a_refund_that_is_not_the_charge_is_recorded_as_seen_and_flagged_in_the_end() -> None:
+    half, told, standing, bill = PRICE / 2, list[dict[str, Any]](), ended(State.FAILED), Bill(charged=PRICE)
+    for _ in SETTLE_AFTER:
+        poll = replace(asked(standing, bill=bill), promised=True)
+        change = after_settling(poll, said(Phase.FAILED, used=half))
+        standing, bill = change.standing, bill.after(change.entries)
+        told.append(dict(change.data))
+    assert told == [{"refunded": as_text(half)}, {}, {"not_refunded": as_text(half)}]
+    assert (standing.unsettled, bill) == (False, Bill(charged=PRICE, refunded=half))
 
 
 @given(st.sampled_from(sorted(TERMINAL)), reports | actions, st.integers(0, 4), st.booleans())

@@ -52,7 +52,8 @@ SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, sig
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """What the person asked for. `leave`: the accounts whose lost orders may go again. `callback`: where providers are
-    asked to call. `root`: where outputs go (None: the manifest's folder). `anchor`: see `Clock`."""
+    asked to call. `root`: where outputs go (None: the manifest's folder). `anchor`: see `Clock`. `largest_file`: more
+    bytes than these are no output (None: the default)."""
 
     db: str
     settings: Settings
@@ -65,6 +66,7 @@ class RunOptions:
     speed: float = 1.0
     anchor: float | None = None
     root: Path | None = None
+    largest_file: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
             lanes(store, everyone, batch_ids, options.until, options.leave) as made,
             _called_back(store, made, options.callback),
         ):
+            for lane in made:
+                lane.desk.largest_file = options.largest_file or lane.desk.largest_file
             yield Engine(store, made, batch_ids, lacking, options.until, options.wait)
 
 

@@ -84,7 +84,7 @@ async def run(
     options = RunOptions(
         common.db, settings, caps, overall, _moment(until), not no_wait, frozenset(resubmit_unknown or ()),
         CallbackPlace.read(callback_url, callback_listen) if callback_url else None, _speed(speed),
-        float(anchor) if anchor else None,
+        float(anchor) if anchor else None, largest_file=_largest_file(os.environ.get("RUNNER_LARGEST_FILE")),
     )  # fmt: skip
     if manifest is None and allow_files:
         raise InputError("--allow-files goes with a manifest", "what is queued may send what its plan was allowed to")
@@ -133,6 +133,15 @@ def _moment(text: str | None) -> datetime | None:
     if not match:
         raise InputError(f"--until {text}: not a time of day", "for example --until 07:00")
     return until_next(int(match[1]), int(match[2]), datetime.now(UTC))
+
+
+def _largest_file(text: str | None) -> int | None:
+    """How many bytes an output may have at most; None for what is usual."""
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 15 or int(text) == 0:
+        raise InputError(f"RUNNER_LARGEST_FILE={text}: not a number of bytes", "for example 2000000000")
+    return int(text)
 
 
 def _speed(speed: float) -> float:

@@ -14,6 +14,7 @@ import structlog
 from runner.client.asking import Line
 from runner.client.fetching import Fetcher
 from runner.clock import Clock
+from runner.downloads.outcomes import CAP
 from runner.errors import ErrorKind, NoAnswer, NotSent, Unstored
 from runner.exchange import Action, Ask, Refusal
 from runner.jobs import QUIET, Change, State
@@ -38,7 +39,8 @@ class Desk:
     (the pace of polling) is at least `poll_interval`; `asked_alone` tells when a task was last asked by itself, not
     by a list. `exclusive`: nobody else spends from the account. `leave`: the person at the command line lets orders go
     again whose answer got lost and that nothing speaks for. `callback_url`: where the provider shall call when a task
-    ends, if it offers to. `unstored`: paid tasks whose ids could not be stored."""
+    ends, if it offers to. `largest_file`: more bytes than these are no output. `unstored`: paid tasks whose ids could
+    not be stored."""
 
     account: str
     provider: Provider
@@ -54,6 +56,7 @@ class Desk:
     exclusive: bool = False
     leave: bool = False
     callback_url: str | None = None
+    largest_file: int = CAP
     unsent: int = 0
     every: timedelta = timedelta(0)
     told_limit: int | None = None

@@ -32,28 +32,28 @@ async def fetch(desk: Desk, work: Work, claim: Claim) -> None:
     Outputs published in an earlier try that was cut short are recognised and adopted: nothing is fetched twice.
     """
     wanted = [row for row in await desk.store.read(outputs_of, work.id) if row.url]
-    outcomes = [(row, await fetch_output(desk.fetcher, desk.clock, _wanted(work, row))) for row in wanted]
+    outcomes = [(row, await fetch_output(desk.fetcher, desk.clock, _wanted(desk, work, row))) for row in wanted]
     published = tuple(_published(row, outcome) for row, outcome in outcomes if isinstance(outcome, Published))
     missing = [(row, outcome) for row, outcome in outcomes if not isinstance(outcome, Published)]
     troubles = [outcome for row, outcome in missing if not row.thumbnail]
     if troubles:
         await desk.record(_not_yet(desk, work, claim, troubles, published))
     else:
-        given_up = await _give_up(work, [row for row, _ in missing])
+        given_up = await _give_up(desk, work, [row for row, _ in missing])
         await desk.record(_completed(desk, work, claim, (*published, *given_up)))
 
 
-async def _give_up(work: Work, thumbnails: Sequence[OutputRow]) -> tuple[OutputRow, ...]:
+async def _give_up(desk: Desk, work: Work, thumbnails: Sequence[OutputRow]) -> tuple[OutputRow, ...]:
     """A thumbnail that did not come holds up nobody: nothing is left of it, its address neither."""
     for row in thumbnails:
-        await give_up(_wanted(work, row))
+        await give_up(_wanted(desk, work, row))
     return tuple(replace(row, url=None) for row in thumbnails)
 
 
-def _wanted(work: Work, row: OutputRow) -> Wanted:
+def _wanted(desk: Desk, work: Work, row: OutputRow) -> Wanted:
     return Wanted(
         row.url or "", Path(work.root), _numbered(work.output, row), work.standing.task_id or "", row.index,
-        facts=None if row.thumbnail else facts(work, row),
+        cap=desk.largest_file, facts=None if row.thumbnail else facts(work, row),
     )  # fmt: skip
 
 

@@ -7,7 +7,11 @@ is where redirects point: whoever follows one is remarked too.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from aiohttp import web
 
@@ -19,7 +23,10 @@ from .pen import Pen
 from .renders import Render, render
 
 PIECE = 1 << 18  # bytes
+BRAND = 4  # where a container says what it is: whoever looks at all sees that it is wrong
+SINGLE = 1024  # bytes of a file that come one by one, behind a head that does too: a whole file would take seconds
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+EVIL_NAME = "attachment; filename=\"../../.ssh/x\"; filename*=UTF-8''..%2F..%2F.ssh%2Fx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +70,14 @@ class MediaHost:
     faults: Faults
     sizes: tuple[int, int]
     _versions: dict[tuple[str, int], int] = field(default_factory=dict)
+    _closed: mishaps.Closed = field(default_factory=mishaps.Closed)
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/media/{provider}/{task}/{index:[0-9]{1,3}}.{extension:mp4|png|jpg|webp}", self.result),
             web.get("/uploads/{name:.+}", self.upload),
             web.route("*", "/elsewhere{rest:.*}", self.elsewhere),
+            web.get("/loop/{hop:[01]}{rest:.*}", self.loop),
             web.route("*", "/{rest:.*}", self.nothing),
         ]
 
@@ -87,6 +96,14 @@ class MediaHost:
         self.desk.journal.remark(self.clock.now(), "violation", "media", "followed_redirect", detail)
         return web.Response(status=200, text="{}", content_type="application/json")
 
+    async def loop(self, request: web.Request) -> web.Response:
+        """Two addresses that send whoever asks to each other."""
+        self._watch(request, "media")
+        entry = self.desk.journal.arrive(self.clock.now(), "media", "other", request.method, request.path, None)
+        hop, rest = 1 - int(request.match_info["hop"]), request.path_qs.removeprefix("/loop/")[1:]
+        self.desk.journal.done(entry, status=302)
+        return web.Response(status=302, headers={"Location": f"/loop/{hop}{rest}"})
+
     async def upload(self, request: web.Request) -> web.Response:
         self._watch(request, "media")
         found = self.desk.uploads.find(request.match_info["name"])
@@ -98,12 +115,17 @@ class MediaHost:
         provider, now = request.match_info["provider"], self.clock.now()
         self._watch(request, provider)
         entry = self.desk.journal.arrive(now, provider, "download", request.method, request.path, None)
+        entry.task_id = request.match_info["task"]
+        if (closed := self._closed.met(request)) is not None:
+            entry.meets(closed)
+            return mishaps.cut(request, "close")
         ranged = "Range" in request.headers
-        wire = self.faults.strike(provider, "download", entry.seq, now=now, ranged=ranged).wire
-        entry.task_id, entry.fault = request.match_info["task"], wire.name if wire else None
+        struck = self.faults.strike(provider, "download", entry.seq, now=now, ranged=ranged)
+        struck = self._closed.put_aside(request, struck)
+        entry.meets(struck)
         status = size = None
         try:
-            response = await self._send(request, wire, now)
+            response = await self._send(request, struck.wire, now)
             status, size = response.status, response.body_length
             return response
         finally:
@@ -135,6 +157,8 @@ class MediaHost:
             case "redirect":
                 location = given["location"] or f"{self.desk.signer.origin}/elsewhere{request.path}"
                 return web.Response(status=given["status"], headers={"Location": location})
+            case "loop":
+                return web.Response(status=302, headers={"Location": f"/loop/0{request.path_qs}"})
             case "unavailable":
                 return _refused(given["status"] or 503, "SlowDown", given["retry_after"])
             case "rate_limited":
@@ -158,22 +182,46 @@ class MediaHost:
             asked = replace(asked, start=start, size=file.length - start)
         if name == "cut_media":
             asked = replace(asked, size=max(0, asked.size - given["missing"]))
-        response = web.StreamResponse(status=asked.status, headers=self._headers(file, asked))
+        headers = self._headers(file, asked, fault)
+        response = web.StreamResponse(status=asked.status, headers=headers)
         if request.method == "HEAD" or asked.status == 416:
             await response.prepare(request)
             await response.write_eof()
+        elif name in ("one_byte_segments", "long_media"):
+            return await self._by_hand(request, file, asked, headers, SINGLE if name == "one_byte_segments" else 0)
         else:
+            if fault is not None:
+                await mishaps.adorn(request, response, fault, self.clock)
             await self._stream(request, response, file, asked, fault)
         return response
 
-    def _headers(self, file: Render, asked: Sent) -> dict[str, str]:
-        return {
-            "Content-Type": file.media_type,
+    def _headers(self, file: Render, asked: Sent, fault: Fault | None) -> dict[str, str]:
+        name, given = (fault.name, fault.parameters) if fault else (None, {})
+        unannounced = given["extra"] if name == "long_media" else 0
+        headers = {
+            "Content-Type": given["type"] if name == "wrong_type" else file.media_type,
             "ETag": file.etag,
             "Accept-Ranges": "bytes",
-            "Content-Length": str(asked.size),
+            "Content-Length": str(max(0, asked.size - unannounced)),
             **asked.content_range,
+            **({"Content-Disposition": EVIL_NAME} if name == "evil_name" else {}),
+            **({"Repr-Digest": _digest(file)} if name == "corrupt_media" and given["checksum"] else {}),
         }
+        if name == "endless":
+            del headers["Content-Length"]
+        return headers
+
+    async def _by_hand(
+        self, request: web.Request, file: Render, sent: Sent, headers: Mapping[str, str], single: int
+    ) -> web.Response:
+        """All the bytes, whatever length was announced; the head and the first `single` of them one by one."""
+        told = {**headers, "Date": http_date(self.clock.now()), "Connection": "close"}
+        start, rest = mishaps.head(sent.status, told), file.read(sent.start, sent.size)
+        if single:
+            await mishaps.byte_by_byte(request, start + rest[:single])
+            start = b""
+        mishaps.write(request, start + rest[single:])
+        return mishaps.cut(request, "close")
 
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, file: Render, sent: Sent, fault: Fault | None
@@ -189,19 +237,29 @@ class MediaHost:
         piece = max(1, sent.size // 50) if name == "slow_download" else PIECE
         for position in range(0, stop, piece):
             data = file.read(sent.start + position, min(piece, stop - position))
-            wrong = name == "corrupt_media" and sent.start + position == 0
-            await response.write(_flipped(data) if wrong else data)
+            if name == "corrupt_media":
+                wrong = file.length - 1 if given["checksum"] else BRAND
+                data = _flipped(data, wrong - sent.start - position)
+            await response.write(data)
             if name == "slow_download":
                 await self.clock.sleep(float(given["seconds"]) * piece / sent.size)
+        with suppress(ConnectionError):  # how it always ends
+            while name == "endless":
+                await response.write(bytes(PIECE))
         if stop < sent.size:
             mishaps.cut(request, given.get("how", "close"))
         else:
             await response.write_eof()
 
 
-def _flipped(data: bytes) -> bytes:
-    """One byte of the container's first structure is wrong."""
-    return data[:4] + bytes([data[4] ^ 0xFF]) + data[5:] if len(data) > 4 else data
+def _flipped(data: bytes, place: int) -> bytes:
+    """One byte is wrong, if it is among these."""
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :] if 0 <= place < len(data) else data
+
+
+def _digest(file: Render) -> str:
+    """RFC 9530, of the whole file as it should be."""
+    return f"sha-256=:{b64encode(sha256(file.read(0, file.length)).digest()).decode()}:"
 
 
 def _refused(status: int, code: str, retry_after: str | None = None) -> web.Response:
@@ -219,6 +277,6 @@ CLOCK: web.AppKey[Clock] = web.AppKey("clock", Clock)
 BEFORE_LOOKING = frozenset(
     {
         *("lost_request", "hang", "redirect", "unavailable", "rate_limited"),  # as anywhere
-        *("html_media", "empty_media", "gone", "expired_url"),
+        *("html_media", "empty_media", "gone", "expired_url", "loop"),
     }
 )

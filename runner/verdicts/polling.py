@@ -181,6 +181,8 @@ def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
     standing = replace(poll.standing, unsettled=not done, settle_at=again, settle_asks=asks)
     back = after.refunded - poll.bill.refunded
     data = {"refunded": as_text(back)} if back else {}
+    if last and failed and poll.promised and after.charged > after.refunded:
+        data["not_refunded"] = as_text(after.charged - after.refunded)  # less came back than the document promises
     return Change(Event.SETTLED, poll.job_id, poll.standing.state, poll.lease, poll.now, standing, entries=entries,
                   request=poll.request, data=data)  # fmt: skip
 
