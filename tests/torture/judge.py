@@ -143,10 +143,14 @@ def open_bills(evidence: Evidence) -> Iterator[str]:
     unowned = [task for task in evidence.tasks if (task.account, task.id) not in owners]
     for job in evidence.jobs:
         maybe = [task.charged for task in unowned if (task.account, task.prompt) == (job.account, job.line)]
-        if job.state != "held" or job.estimated is None or "overcharged" in evidence.fired:
+        if job.state != "held" or job.estimated is None or _overcharged(evidence):
             continue
         if max(maybe, default=Decimal(0)) > job.estimated:
             yield f"job {job.id} may owe {max(maybe)}, which is more than its price {job.estimated}"
+
+
+def _overcharged(evidence: Evidence) -> bool:
+    return any(label.startswith("overcharged") for label in evidence.fired)
 
 
 def ledger_difference(evidence: Evidence) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from runner.sandbox.faults import CATALOGUE
 from torture.catalogue import numbers
 from torture.parts import Part, Setting, chosen
 from torture.random_kills import FAULTS, Plan, random_kills
@@ -17,14 +18,21 @@ from torture.tally import Tally
 SPEED = 60.0
 SOAKS, SOAK_KILLS, SOAK_JOBS = 20, 100, 60  # of a full torture: K4
 PAIR_SHARES = 13  # parts into which K3 is cut
+AT_DOWNLOADS = {name for name, kind in CATALOGUE.items() if kind.points == ("download",)}
 MILD = "lost_answer@submit=0.05,late_accept=0.03:seconds=20,reset_download=0.1,poll_500=0.03,task_failed=0.03"
 
 
 def soak(name: str, kills: int, jobs: int = SOAK_JOBS) -> Part:
     """K4: kills at random moments, providers that misbehave, are killed, go away, and run out of credits (K8)."""
-    fires = {each for name in FAULTS for each in numbers(name if "@" in name else f"{name}@submit")}
+    fires = {each for name, chance in FAULTS.items() for each in numbers(_label(name, str(chance)))}
     always = ("F22", "F100", "F101", "F102", "F104")
     return Part(f"k4-{name}", partial(_soak, kills, jobs), (*sorted(fires), *always))
+
+
+def _label(name: str, chance: str) -> str:
+    """As what it fires is counted; a fault that is not told where strikes at least once where it strikes at all."""
+    where = "" if "@" in name else "@download" if name in AT_DOWNLOADS else "@submit"
+    return f"{name}{where}{chance[chance.index(':') :] if ':' in chance else ''}"
 
 
 def _soak(kills: int, jobs: int, folder: Path, setting: Setting) -> Tally:

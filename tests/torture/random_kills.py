@@ -6,8 +6,8 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torture import evidence
@@ -34,11 +34,24 @@ FAULTS = {
     "overcharged": 0.02,
     "reset_download": 0.12, "expired_url": 0.04, "short_media": 0.03, "cut_media": 0.03, "html_media": 0.02,
     "empty_media": 0.02, "corrupt_media": 0.02, "changed_etag": 0.03, "ignore_range": 0.1, "wrong_range": 0.1,
+    "latency@submit": "0.01:seconds=10", "latency@poll": "0.01:seconds=10", "one_byte_segments": 0.02,
+    "closes_idle@poll": 0.05, "early_hints": 0.02, "many_headers@poll": 0.01, "many_headers@submit": "0.005:how=long",
+    "odd_progress": 0.03, "respelled_status": 0.02, "huge_body@poll": "0.005:gzip=true", "huge_body@list": 0.005,
+    "huge_body@submit": "0.005:bytes=8000000", "truncated@submit:how=length": 0.01,
+    "lost_request@submit:how=reset": 0.01, "error_before_charge@submit:status=200": 0.01,
+    "hang@poll": 0.003, "partial": 0.02, "cancelled": 0.02,
+    "long_media": 0.03, "wrong_type": 0.02, "evil_name": 0.05,
     "lost_request@download": 0.02, "unavailable@download": 0.02, "slow_download": "0.02:seconds=20",
 }  # fmt: skip
 NO_REQUEST = 6.0  # wall seconds after which a run counts as being at work without one: paused, or limits are reached
 MEMORY, FILES = 400 << 20, 200  # what a run may take at its highest: bytes, open files (I15)
 Say = Callable[[str], None]
+
+
+def spelled(faults: Mapping[str, float | str]) -> str:
+    """As the sandbox wants them: `name@point=chance:parameter=value`; here the parameters may stand with the name."""
+    parted = [(*name.partition(":"), chance) for name, chance in faults.items()]
+    return ",".join(f"{name}={chance}{colon}{parameters}" for name, colon, parameters, chance in parted)
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Plan:
     speed: float = 30.0
     render: float = 45.0
     mean: float = 1.0
-    faults: str = ",".join(f"{name}={chance}" for name, chance in FAULTS.items())
+    faults: str = field(default_factory=lambda: spelled(FAULTS))
     meddle: bool = True
 
 

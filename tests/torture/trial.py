@@ -106,7 +106,7 @@ class Trial:
             remarks=evidence.remarks(observed),
             ended=tuple(self.commands.ended),
             last=last,
-            fired=observed["faults_fired"],
+            fired=observed["faults_fired_at"],
             hits=hits(self.folder, [Canary(key) for key in self.keys.values()]),
             touched=list(self._touched()),
         )
