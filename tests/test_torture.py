@@ -1,0 +1,114 @@
+"""The torture test's own parts: what is counted adds up, survives being written down, and no fault is forgotten."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from torture.catalogue import FAULTS, numbered, numbers, of_signal
+from torture.judge import Finding
+from torture.parts import Part, Setting, chosen, known, play
+from torture.programme import every_part, quick_parts
+from torture.report import ENOUGH, figures, table
+from torture.tally import Account, Tally, as_data, from_data, percentile, total
+
+from runner.sandbox.faults import CATALOGUE
+
+
+def told(**more: object) -> Tally:
+    account = Account(3, 2, Counter({"succeeded": 2, "held": 1}), Counter({"unknown_submission": 1}), 1,
+                      Decimal("7.25"), Decimal("9.25"), Decimal(2), (3, 4), (10, 60))  # fmt: skip
+    basis = Tally(["s"], Counter({"SIGKILL": 2}), Counter({"lost_answer@submit": 3, "F94": 1}),
+                  accounts={"seegen": account}, recoveries=[1.0, 2.0], mutants={"M7": True}, seconds=5.0)  # fmt: skip
+    for name, value in more.items():
+        setattr(basis, name, value)
+    return basis
+
+
+def test_tallies_add_up_and_survive_being_written_down() -> None:
+    twice = total([told(), from_data(as_data(told(accounts={"seegen": Account(per_minute=(50, 60))})))])
+    assert twice.kills == {"SIGKILL": 4}
+    assert twice.jobs == 3
+    assert twice.accounts["seegen"].per_minute == (50, 60), "the one that came nearest to its limit"
+    assert twice.accounts["seegen"].net == Decimal("7.25")
+    assert as_data(from_data(as_data(twice))) == as_data(twice)
+
+
+def test_the_report_counts_by_number_and_names_what_never_fired() -> None:
+    report = figures(told(), commit="abc", seconds=9.0)
+    assert (report["faults"]["F10"], report["faults"]["F94"]) == (3, 1)
+    assert "F65" in report["unfired"]
+    assert report["seldom"] == ["F10", "F94"], f"quick ones, fewer than {ENOUGH}"
+    assert report["providers"]["seegen"]["difference"] == "0.00"
+    assert table(report).splitlines()[-1] == "clean"
+
+
+def test_a_finding_or_a_surviving_mutant_is_not_clean() -> None:
+    guilty = told()
+    guilty.find(Finding("doubles", "twice"))
+    assert not guilty.clean
+    assert figures(guilty, commit="abc", seconds=1.0)["crimes"]["doubles"] == 1
+    assert not told(mutants={"M7": False}).clean
+
+
+@pytest.mark.parametrize("number", FAULTS)
+def test_every_fault_of_the_catalogue_has_a_part_that_fires_it(number: str) -> None:
+    assert any(number in part.fires for part in every_part())
+
+
+def test_every_label_is_of_a_fault_that_the_providers_know() -> None:
+    wanted = {label.partition("@")[0] for fault in FAULTS.values() for label in fault.labels}
+    assert {name for name in wanted if "*" not in name} <= {*CATALOGUE, "outage"}
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("lost_request@submit", ["F09"]),
+        ("lost_request@submit:how=reset", ["F08"]),
+        ("rate_limited@submit:retry_after=5", ["F27"]),
+        ("task_failed@submit:refund=0.5", ["F57"]),
+        ("truncated@poll:how=length", ["F32"]),
+        ("error_before_charge@submit:status=200", ["F38", "F40"]),
+        ("stale_list@list:seconds=10", []),
+        ("F94", ["F94"]),
+    ],
+)
+def test_a_label_is_read(label: str, expected: list[str]) -> None:
+    assert numbers(label) == expected
+    assert [number for number, count in numbered({label: 2}).counts.items() if count == 2] == expected
+
+
+def test_signals_have_numbers() -> None:
+    assert [of_signal(name) for name in ("SIGTERM", "SIGINT+SIGINT", "SIGKILL")] == ["F100", "F102", "F104"]
+
+
+def test_names_are_unique_and_quick_parts_are_few() -> None:
+    names = [part.name for part in every_part()]
+    assert len(names) == len(set(names))
+    assert 3 < len(quick_parts()) < len(names) / 2
+    assert [part.name for part in chosen(every_part(), ["k2-after-link"], [])] == ["k2-after-link"]
+
+
+def test_a_part_that_breaks_is_a_finding_and_one_that_ended_is_known(tmp_path: Path) -> None:
+
+    folder, setting = tmp_path, Setting("s", ("seegen",))
+
+    def broken(*_: object) -> Tally:
+        raise RuntimeError("out of order")
+
+    part = Part("broken", broken)
+    assert known(folder, part) is None
+    assert play(part, folder, setting).findings == ["broken: broken: RuntimeError: out of order"]
+    again = known(folder, part)
+    assert again is not None
+    assert not again.clean
+
+
+def test_percentiles() -> None:
+    assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
+    assert percentile(list(map(float, range(1, 101))), 0.5) == 50.0
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 0.5)
