@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -211,6 +214,95 @@ async def wrong_task_answers_for_another(client: Client) -> None:
     charged(client, 3)
 
 
+# -- whole and true, in an unusual way -----------------------------------------------------------------------------
+
+
+@TRIES.of("latency", timed=True)
+async def latency_comes_whole_and_later(client: Client) -> None:
+    await client.fault("latency", seconds=40)
+    started = client.sandbox.clock.now()
+    await client.ordered()
+    assert client.sandbox.clock.now() - started >= 40
+    charged(client)
+
+
+@TRIES.of("one_byte_segments")
+async def one_byte_segments_are_the_whole_answer(client: Client) -> None:
+    await client.fault("one_byte_segments")
+    async with raw(client) as wire:
+        pieces = [piece async for piece in wire]
+    assert max(len(piece) for piece in pieces[:20]) < 10  # the first ones arrive before much has piled up
+    head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    charged(client)
+    await client.fault("one_byte_segments")
+    assert task_id((await client.order()).json()) == client.books()["tasks"][-1]["id"]
+
+
+@TRIES.of("early_hints")
+async def early_hints_come_before_the_answer(client: Client) -> None:
+    await client.fault("early_hints")
+    async with raw(client) as wire:
+        answer = b"".join([piece async for piece in wire])
+    hints, _, rest = answer.partition(b"\r\n\r\n")
+    assert hints.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: ")
+    assert rest.startswith(b"HTTP/1.1 200 OK\r\n")
+    await client.fault("early_hints")
+    await client.ordered()
+    charged(client, 2)
+
+
+@TRIES.of("many_headers")
+async def many_headers_or_a_long_one(client: Client) -> None:
+    for how, fillings, least in ((None, 10_000, 10_000), ("long", 1, 1 << 20)):
+        await client.fault("many_headers", **({"how": how} if how else {}))
+        async with raw(client) as wire:
+            head, _, body = b"".join([piece async for piece in wire]).partition(b"\r\n\r\n")
+        assert head.count(b"X-Filling") == fillings
+        assert len(head) > least
+        assert task_id(json.loads(body)) == client.books()["tasks"][-1]["id"]
+    charged(client, 2)
+
+
+@TRIES.of("closes_idle")
+async def closes_idle_is_found_out_by_the_next_request(client: Client) -> None:
+    await client.fault("closes_idle")
+    answer = await client.order()
+    assert (answer.status_code, answer.headers.get("Connection")) == (200, None)
+    fired = client.sandbox.observed()["faults_fired"]
+    assert "closes_idle" not in fired
+    await failing(client, httpx.RemoteProtocolError)  # on the same connection; it is not processed
+    charged(client)
+    await client.ordered()
+    charged(client, 2)
+
+
+# -- whole, but one thing is not so --------------------------------------------------------------------------------
+
+
+@TRIES.of("odd_progress")
+async def odd_progress_is_told_in_turn_or_as_ordered(client: Client) -> None:
+    task = await client.ordered()
+    for value in (None, None, None, None, "-1"):
+        await client.fault("odd_progress", **({"value": value} if value else {}))
+    told = [(await client.look(task)).shown["progress"] for _ in range(5)]
+    assert told == [137, -1, None, "nearly done", -1]
+    assert (await client.look(task)).shown.get("progress") in (None, 0)
+
+
+@TRIES.of("respelled_status")
+async def respelled_status_is_text_or_of_the_other_case(client: Client) -> None:
+    task = await client.ordered()
+    await client.finish(task)
+    await client.fault("respelled_status")
+    respelled, shown = (await client.look(task)).shown, await client.look(task)
+    name = "taskStatus" if "taskStatus" in respelled else "status"
+    word = shown.shown[name]
+    assert respelled[name] == (word.swapcase() if isinstance(word, str) else str(word))
+    assert respelled[name] != word
+    assert url_of(respelled).partition("?")[0] == url_of(shown.shown).partition("?")[0]
+
+
 @TRIES.of("unauthorized")
 async def unauthorized(client: Client) -> None:
     await client.fault("unauthorized")
@@ -379,6 +471,29 @@ async def overcharged_costs_more_than_the_price(client: Client) -> None:
 )
 async def test_fault(name: str, provider: str) -> None:
     await TRIES.run(name, provider)
+
+
+@asynccontextmanager
+async def raw(client: Client) -> AsyncIterator[AsyncIterator[bytes]]:
+    """An order sent by hand, on a connection of its own; the bytes of its answer as they arrive, until its end."""
+    way, base = client.way, httpx.URL(client.sandbox.base_urls[client.provider])
+    given = {"prompt": "a cat"}
+    body = json.dumps({**way.body, **({way.nest: given} if way.nest else given)}).encode()
+    head = (
+        f"POST {base.path}{way.video_path} HTTP/1.1\r\nHost: {base.netloc.decode()}\r\nConnection: close\r\n"
+        f"Authorization: Bearer {client.key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection(base.host, base.port)
+    writer.write(head.encode() + body)
+    try:
+        yield _pieces(reader)
+    finally:
+        writer.close()
+
+
+async def _pieces(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while piece := await reader.read(1 << 16):
+        yield piece
 
 
 async def listed(client: Client) -> list[str]:

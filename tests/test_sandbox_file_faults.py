@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import httpx
@@ -93,6 +94,83 @@ async def slow_download_takes_its_time(client: Client) -> None:
     assert slow == (await client.http.get(url)).content
 
 
+@TRIES.of("long_media")
+async def long_media_goes_on_behind_its_announced_end(client: Client) -> None:
+    url = await client.result()
+    whole = (await client.http.get(url)).content
+    await client.fault("long_media", extra=9)
+    head, sent = await raw(url)
+    assert f"Content-Length: {len(whole) - 9}\r\n".encode() in head
+    assert sent == whole
+    await client.fault("long_media", extra=9)
+    assert (await client.http.get(url)).content == whole[:-9]
+
+
+@TRIES.of("endless")
+async def endless_begins_as_the_file_and_never_ends(client: Client) -> None:
+    url = await client.result()
+    whole = (await client.http.get(url)).content
+    await client.fault("endless")
+    got = bytearray()
+    async with client.http.stream("GET", url) as answer:
+        assert "Content-Length" not in answer.headers
+        async for piece in answer.aiter_raw():
+            got += piece
+            if len(got) > len(whole) + 3_000_000:
+                break
+    assert got.startswith(whole)
+
+
+@TRIES.of("loop")
+async def loop_sends_round_in_a_circle(client: Client) -> None:
+    url = await client.result()
+    await client.fault("loop")
+    seen: list[str] = []
+    for _ in range(4):
+        answer = await client.http.get(url)
+        assert answer.status_code == 302
+        url = str(answer.url.join(answer.headers["Location"]))
+        seen.append(url)
+    assert seen[0] == seen[2]
+    assert seen[1] == seen[3] != seen[0]
+    assert client.sandbox.observed()["violations"] == []
+
+
+@TRIES.of("wrong_type", "evil_name")
+async def heads_lie_about_the_right_file(client: Client) -> None:
+    url = await client.result()
+    whole = await client.http.get(url)
+    await client.fault("wrong_type")
+    await client.fault("wrong_type", type="application/json")
+    await client.fault("evil_name")
+    answers = [await client.http.get(url) for _ in range(3)]
+    assert all(answer.content == whole.content for answer in answers)
+    types = [answer.headers["Content-Type"] for answer in (*answers, whole)]
+    assert types == ["text/html", "application/json", "video/mp4", "video/mp4"]
+    name = answers[2].headers["Content-Disposition"]
+    assert 'filename="../../.ssh/x"' in name
+    assert "filename*=UTF-8''..%2F..%2F.ssh%2Fx" in name
+
+
+async def test_an_unusual_way_of_a_download_changes_no_byte() -> None:
+    async with client_of("happyhorse", speed=200) as client:
+        url = await client.result()
+        whole = (await client.http.get(url)).content
+        for name in ("latency", "one_byte_segments", "early_hints"):
+            await client.fault(name, when="download")
+            assert (await client.http.get(url)).content == whole
+        await client.fault("one_byte_segments", when="download")
+        part = await client.http.get(url, headers={"Range": "bytes=9-"})
+        assert (part.status_code, part.content) == (206, whole[9:])
+        await client.fault("closes_idle", when="download")
+        assert (await client.http.get(url)).content == whole
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.http.get(url)
+        await client.fault("many_headers", when="download")
+        head, _ = await raw(url)
+        assert head.count(b"X-Filling") == 10_000
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_the_wire_of_a_download_breaks_too(provider: str) -> None:
     async with client_of(provider) as client:
@@ -116,6 +194,16 @@ async def broken_wires(client: Client) -> None:
 @pytest.mark.parametrize("name", sorted(name for name, kind in CATALOGUE.items() if kind.where == "file"))
 async def test_fault(name: str, provider: str) -> None:
     await TRIES.run(name, provider)
+
+
+async def raw(url: str) -> tuple[bytes, bytes]:
+    """Head and body of a download, up to the very end of the connection."""
+    place = httpx.URL(url)
+    reader, writer = await asyncio.open_connection(place.host, place.port)
+    writer.write(b"GET " + place.raw_path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+    writer.close()
+    return head, body
 
 
 async def download(client: Client, url: str, got: bytearray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 from sandbox_client import PROVIDERS, charged, client_of, ended, error_of, failing, task_id
@@ -57,6 +59,56 @@ async def test_a_wire_fault_and_a_fate_can_meet() -> None:
         assert client.sandbox.observed()["faults_fired"] == {"lost_answer": 1, "task_failed": 1}
 
 
+async def test_what_fired_is_counted_by_where_and_how_and_outlives_a_restart(tmp_path: Path) -> None:
+    state = str(tmp_path / "state.db")
+    rates = "task_failed=1:refund=0.5,unavailable@credits=1:retry_after=date:90:status=529"
+    async with client_of("happyhorse", state=state, faults=rates) as client:
+        await client.fault("lost_answer")
+        await failing(client, httpx.ReadError)
+        for how in ("length", "close"):
+            await client.fault("truncated", how=how)
+        await failing(client, httpx.RemoteProtocolError)
+        await client.order()
+        await client.ask("GET", "/api/v1/credits")
+    counted = {
+        "lost_answer@submit": 1,
+        "task_failed@submit:refund=0.5": 3,
+        "truncated@submit:how=close": 1,
+        "truncated@submit:how=length": 1,
+        "unavailable@credits:retry_after=date:90:status=529": 1,
+    }
+    async with client_of("happyhorse", state=state) as client:
+        assert client.sandbox.observed()["faults_fired_at"] == counted
+        assert (await client.control("faults"))["fired_at"] == counted
+        await client.fault("error_before_charge", status=200)
+        assert (await client.order()).status_code == 200
+        await client.fault("stuck")
+        await client.fault("latency", seconds=0, when="submit")
+        await client.ordered()
+        added = {"error_before_charge@submit:status=200": 1, "stuck@submit": 1, "latency@submit:seconds=0": 1}
+        assert client.sandbox.observed()["faults_fired_at"] == counted | added
+
+
+async def test_what_fired_in_an_outage_is_told_apart() -> None:
+    async with client_of("happyhorse") as client:
+        await client.control("outage", {"provider": "happyhorse", "seconds": 60})
+        for _ in range(2):
+            assert (await client.order()).status_code == 503
+        outage = {"provider": "happyhorse", "seconds": 60, "name": "lost_request", "how": "reset"}
+        await client.control("outage", outage)
+        await failing(client, httpx.ReadError)
+        observed = client.sandbox.observed()
+        assert observed["faults_fired"] == {"unavailable": 2, "lost_request": 1}
+        assert observed["faults_fired_at"] == {"outage@submit": 2, "outage@submit:how=reset:name=lost_request": 1}
+
+
+def test_a_rate_may_give_an_address_as_a_value() -> None:
+    spec = "redirect@download=0.5:location=file:///etc/passwd:status=302,redirect@download=0.5:location=http://127.0.0.1:9/x"
+    first, second = parse_rates(spec)
+    assert first.order.fault.label("download") == "redirect@download:location=file:///etc/passwd:status=302"
+    assert second.order.fault.parameters == {"location": "http://127.0.0.1:9/x", "status": 303}
+
+
 @pytest.mark.parametrize("marker", ["moderated", "failed", "cancelled", "refused", "slow"])
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_prompt_can_ask_for_a_fate(provider: str, marker: str) -> None:
@@ -96,6 +148,7 @@ def test_the_sum_of_the_rates_is_the_rate_of_any() -> None:
         *("lost=0.1", "lost_answer", "lost_answer=1.5", "lost_answer=-1", "lost_answer=x"),
         *("lost_answer@download=0.1", "lost_answer=0.1:how=gently", "lost_answer=0.1:when=submit"),
         *("error_before_charge=0.1:status=bad", "partial=0.1:missing=some", "review=0.1:seconds=soon"),
+        *("many_headers=0.1:how=length", "odd_progress=0.1:value=12", "lost_answer=0.1:reset", "closes_idle=0.1::"),
         *("task_failed=0.1:refund=2", "late_accept=0.1:seconds=soon", "hang=0.1:processed=maybe"),
     ],
 )

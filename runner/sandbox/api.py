@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
 
-from . import mishaps
+from . import mishaps, retelling
 from .books import Account
 from .clock import Clock, http_date
 from .dialect import Answer, Call, Desk, Dialect, FormFile, Refusal, Route
@@ -84,6 +85,8 @@ class Api:
     concurrency: Mapping[str, int]
     error_statuses: Mapping[str, int] = field(default_factory=dict)
     _later: set[asyncio.Task[None]] = field(default_factory=set)
+    _closed: mishaps.Closed = field(default_factory=mishaps.Closed)
+    _odd: Iterator[str] = field(default_factory=lambda: itertools.cycle(retelling.ODD_PROGRESS))
 
     def routes(self, dialect: Dialect) -> list[web.RouteDef]:
         elsewhere = Route("*", "/{rest:.*}", "other", _no_such_path(dialect))
@@ -105,10 +108,15 @@ class Api:
     # -- one request ------------------------------------------------------------------------------------------------
 
     async def serve(self, dialect: Dialect, route: Route, request: web.Request) -> web.StreamResponse:
-        now, key = self.clock.now(), bearer(request.headers)
+        now, closed = self.clock.now(), self._closed.met(request)
+        key = bearer(request.headers) if closed is None else None  # nobody has read it
         entry = self.desk.journal.arrive(now, dialect.name, route.point, request.method, request.path, key)
+        if closed is not None:
+            entry.meets(closed)
+            return mishaps.cut(request, "close")
         struck = self.faults.strike(dialect.name, route.point, entry.seq, now=now)
-        entry.fault = struck.name
+        struck = self._closed.put_aside(request, struck)
+        entry.meets(struck)
         status: int | None = None
         try:
             response = await self._meet(dialect, route, request, struck, entry)
@@ -258,14 +266,17 @@ class Api:
 
     async def _spoil(self, dialect: Dialect, request: web.Request, answer: Answer, fault: Fault) -> web.StreamResponse:
         """What was processed gets an answer of another kind, or none."""
+        if fault.name in RETOLD:
+            return self._respond(self._retold(dialect, answer, fault))
         given, body = fault.parameters, encoded(answer.payload)
         match fault.name:
             case "lost_answer":
                 return mishaps.cut(request, given["how"])
             case "hang":
                 return await mishaps.hang(request)
-            case "error_after_charge":
-                return self._respond(self._told(dialect, _as_ordered(dialect, fault, "internal")))
+            case "one_byte_segments":
+                headers = {**JSON, **answer.headers, "Date": http_date(self.clock.now())}
+                return await mishaps.segmented(request, answer.status, body, headers)
             case "redirect":
                 target = given["location"] or f"{self.desk.signer.origin}/elsewhere{request.path}"
                 return web.Response(status=given["status"], headers={"Location": target})
@@ -285,7 +296,22 @@ class Api:
                 garbled = mishaps.garbled(body, given["how"])
                 return web.Response(status=answer.status, body=garbled, content_type="application/json")
             case _:
-                return self._respond(self._of_another_task(dialect, answer))
+                response = self._respond(answer)
+                await mishaps.adorn(request, response, fault, self.clock)
+                return response
+
+    def _retold(self, dialect: Dialect, answer: Answer, fault: Fault) -> Answer:
+        """The answer is whole, but it does not say what is so."""
+        match fault.name:
+            case "error_after_charge":
+                return self._told(dialect, _as_ordered(dialect, fault, "internal"))
+            case "odd_progress":
+                value = retelling.ODD_PROGRESS[fault.parameters["value"] or next(self._odd)]
+                return replace(answer, payload=retelling.with_progress(answer.payload, value))
+            case "respelled_status":
+                return replace(answer, payload=retelling.respelled(answer.payload))
+            case _:
+                return self._of_another_task(dialect, answer)
 
     def _of_another_task(self, dialect: Dialect, answer: Answer) -> Answer:
         """The same answer, but speaking of the account's task before it, or of one that is nobody's."""
@@ -295,14 +321,13 @@ class Api:
         others = self.desk.books.history(dialect.name, task.account, ("video", "image"), self.clock.now(), limit=2)
         made_up = spelled(dialect.task_prefix[task.kind], "0" * 20)
         other = next((each.id for each in others if each.id != task.id), made_up)
-        return replace(answer, payload=json.loads(json.dumps(answer.payload).replace(task.id, other)))
+        return replace(answer, payload=retelling.of_another(answer.payload, task.id, other))
 
     def _respond(self, answer: Answer) -> web.Response:
         return web.Response(
             status=answer.status,
             body=encoded(answer.payload),
-            headers=dict(answer.headers),
-            content_type="application/json",
+            headers={**JSON, **answer.headers},
         )
 
 
@@ -329,6 +354,8 @@ def _still_there(request: web.Request) -> bool:
     return request.transport is not None and not request.transport.is_closing()
 
 
+JSON = {"Content-Type": "application/json"}
+RETOLD = frozenset({"error_after_charge", "wrong_task", "odd_progress", "respelled_status"})
 PROBLEMS = {
     "error_before_charge": "internal",
     "unavailable": "unavailable",

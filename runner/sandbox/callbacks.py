@@ -152,8 +152,9 @@ class Messenger:
     async def _try(self, http: ClientSession, row: sqlite3.Row) -> None:
         """One try, as the fault has it."""
         entry = self.journal.arrive(self.clock.now(), row["provider"], "callback", "POST", row["url"], None)
-        fault = self.faults.strike(row["provider"], "callback", entry.seq, now=entry.at).wire
-        entry.task_id, entry.fault = row["task_id"], fault.name if fault else None
+        struck = self.faults.strike(row["provider"], "callback", entry.seq, now=entry.at)
+        entry.meets(struck)
+        entry.task_id, fault = row["task_id"], struck.wire
         if fault is not None and fault.name == "callback_lost":
             self.callbacks.lose(row)
         elif fault is not None and fault.name == "callback_late":

@@ -24,7 +24,7 @@ from aiohttp import web
 from .books import Books
 from .clock import Clock
 from .credits import micros, text
-from .faults import CATALOGUE, BadFault, Faults, Order, make_fault, make_order
+from .faults import CATALOGUE, BadFault, Faults, Order, make_order, make_outage
 from .journal import KEY, fingerprint
 from .pen import Pen
 from .reports import Reports
@@ -115,6 +115,7 @@ class Control:
                 for provider, (until, fault) in self.faults.outages.items()
             ],
             "fired": self.reports.desk.journal.fired(),
+            "fired_at": self.reports.desk.journal.fired_at(),
             "known": sorted(CATALOGUE),
         }
 
@@ -141,7 +142,7 @@ class Control:
         """Until it is over every request that the fault can strike meets it; 0 seconds ends an outage."""
         provider, seconds = self._provider(body), _seconds(body)
         parameters = {name: body[name] for name in body if name not in ("provider", "seconds", "name")}
-        fault = make_fault(body.get("name", "unavailable"), parameters)
+        fault = make_outage(body.get("name"), parameters)
         until = self.clock.now() + seconds
         self.faults.outages[provider] = (until, fault)
         return {"provider": provider, "name": fault.name, "until": until}

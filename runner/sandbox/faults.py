@@ -8,6 +8,7 @@ most one fault of the wire and one of fate.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -64,7 +65,16 @@ CATALOGUE: Mapping[str, Kind] = {
     "bad_encoding": Kind("after", API, {"how": "utf8"}),
     "huge_body": Kind("after", API, {"bytes": 64 << 20, "gzip": False}),
     "slow_body": Kind("after", API, {"seconds": 30.0, "part": "body"}),
+    # The answer is whole and true, but comes in an unusual way.
+    "latency": Kind("after", ANYWHERE, {"seconds": 5.0}),
+    "one_byte_segments": Kind("after", ANYWHERE, {}),
+    "early_hints": Kind("after", ANYWHERE, {}),
+    "many_headers": Kind("after", ANYWHERE, {"how": "many"}),
+    "closes_idle": Kind("after", ANYWHERE, {}),  # fires when a request meets the closed connection
+    # The answer is whole, but one thing in it is not so.
     "wrong_task": Kind("after", ("poll", "submit"), {}),
+    "odd_progress": Kind("after", ("poll", "list"), {"value": None}),
+    "respelled_status": Kind("after", ("poll", "list"), {}),
     # What is looked at is out of date.
     "stale_list": Kind("view", ("list",), {"seconds": 30.0}),
     "late_output": Kind("view", ("poll",), {}),
@@ -93,6 +103,11 @@ CATALOGUE: Mapping[str, Kind] = {
     "empty_media": Kind("file", DOWNLOAD, {}),
     "corrupt_media": Kind("file", DOWNLOAD, {}),
     "slow_download": Kind("file", DOWNLOAD, {"seconds": 30.0}),
+    "long_media": Kind("file", DOWNLOAD, {"extra": 1000}),
+    "endless": Kind("file", DOWNLOAD, {}),
+    "loop": Kind("file", DOWNLOAD, {}),
+    "wrong_type": Kind("file", DOWNLOAD, {"type": "text/html"}),
+    "evil_name": Kind("file", DOWNLOAD, {}),
     # The callback.
     "callback_lost": Kind("callback", CALLBACK, {}),
     "callback_late": Kind("callback", CALLBACK, {"seconds": 30.0}),
@@ -104,17 +119,24 @@ CHOICES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bad_encoding": ("utf8", "bom", "utf16"),
         "truncated": ("close", "length"),
         "callback_forged": ("task", "result"),
+        "many_headers": ("many", "long"),
         "": ("close", "reset"),
     },
     "as": {"": ("failure", "refusal")},
     "part": {"": ("body", "headers")},
+    "value": {"": ("137", "-1", "null", "text")},
 }
+PARAMETER = re.compile(r":(?=[a-z_]+=)")  # begins a parameter; other colons belong to a value
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
+    """`given`: the parameters that were named in its order, as they are told in its label."""
+
     name: str
     parameters: Mapping[str, Any]
+    given: tuple[str, ...] = ()
+    outage: bool = False
 
     @property
     def where(self) -> Where:
@@ -123,17 +145,28 @@ class Fault:
     def seconds(self) -> float:
         return float(self.parameters["seconds"])
 
+    def label(self, point: Point) -> str:
+        """`name@point`, then `:parameter=value` for each that was given, sorted. Of an outage: `outage@point`, and its
+        fault as a parameter `name`."""
+        given = [f":{each}" for each in sorted(self.given)]
+        return "".join([f"{'outage' if self.outage else self.name}@{point}", *given])
+
 
 @dataclass(frozen=True, slots=True)
 class Struck:
     """What one request meets: `wire` at the connection, the answer, the view or the file; `fate` in the task."""
 
+    point: Point
     wire: Fault | None = None
     fate: Fault | None = None
 
     @property
     def name(self) -> str | None:
         return "+".join(fault.name for fault in (self.wire, self.fate) if fault) or None
+
+    @property
+    def labels(self) -> list[str]:
+        return [fault.label(self.point) for fault in (self.wire, self.fate) if fault]
 
 
 @dataclass(slots=True)
@@ -172,7 +205,19 @@ def make_fault(name: str, parameters: Mapping[str, Any]) -> Fault:
     if unknown:
         raise BadFault(f"fault {name} has no parameter {unknown[0]!r}; known: {', '.join(kind.parameters) or 'none'}")
     given = {key: _value(name, key, value, kind.parameters[key]) for key, value in parameters.items()}
-    return Fault(name, {**kind.parameters, **given})
+    return Fault(name, {**kind.parameters, **given}, tuple(f"{key}={_told(value)}" for key, value in given.items()))
+
+
+def make_outage(name: str | None, parameters: Mapping[str, Any]) -> Fault:
+    """The fault that every request meets while an outage lasts, "unavailable" by default. Raises BadFault."""
+    fault = make_fault(name or "unavailable", parameters)
+    return replace(fault, outage=True, given=(*fault.given, *([f"name={name}"] if name else [])))
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _value(fault: str, key: str, value: Any, default: Any) -> Any:
@@ -220,7 +265,7 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
 
 
 def _rate(text: str) -> Rate:
-    head, *rest = text.split(":")
+    head, *rest = PARAMETER.split(text)
     target, equals, chance = head.partition("=")
     provider, dot, name_when = target.rpartition(".")
     name, at, when = name_when.partition("@")
@@ -246,9 +291,9 @@ class Faults:
     def strike(self, provider: str, point: Point, number: int, *, now: float, ranged: bool = False) -> Struck:
         until, outage = self.outages.get(provider, (0.0, None))
         if outage is not None and now < until and point in CATALOGUE[outage.name].points:
-            return Struck(wire=outage)
+            return Struck(point, wire=outage)
         found = [self._find(fate, provider, point, number, ranged) for fate in (False, True)]
-        return Struck(wire=found[0], fate=found[1])
+        return Struck(point, wire=found[0], fate=found[1])
 
     def _find(self, fate: bool, provider: str, point: Point, number: int, ranged: bool) -> Fault | None:
         for order in self.queue:

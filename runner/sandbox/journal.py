@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import sqlite3
 import time
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from .books import Books
+from .faults import Struck
 from .pen import Pen
 from .windows import WINDOW, Room, Window
 
@@ -43,7 +45,7 @@ def bearer(headers: Mapping[str, str]) -> str | None:
 
 @dataclass(slots=True)
 class Entry:
-    """One request on its way through. `status` stays None where no answer left."""
+    """One request on its way through. `status` stays None where no answer left. `fault_labels` as a JSON array."""
 
     seq: int
     at: float
@@ -58,7 +60,12 @@ class Entry:
     bytes: int | None = None
     status: int | None = None
     fault: str | None = None
+    fault_labels: str | None = None
     task_id: str | None = None
+
+    def meets(self, struck: Struck) -> None:
+        """What the request meets counts as fired."""
+        self.fault, self.fault_labels = struck.name, json.dumps(struck.labels) if struck.labels else None
 
 
 COLUMNS = tuple(each.name for each in fields(Entry))
@@ -144,6 +151,13 @@ class Journal:
             for name in row["fault"].split("+"):
                 totals[name] = totals.get(name, 0) + row["n"]
         return totals
+
+    def fired_at(self) -> dict[str, int]:
+        """How often each fault has fired, by its label (`Fault.label`): what, where and how."""
+        self.flush()
+        sql = """SELECT label.value AS label, count(*) AS n FROM requests, json_each(requests.fault_labels) AS label
+                 GROUP BY label.value ORDER BY label.value"""
+        return {row["label"]: row["n"] for row in self._pen.read(sql)}
 
     def rate_limited(self) -> dict[tuple[str, str], int]:
         """How many requests of each account were answered with 429."""

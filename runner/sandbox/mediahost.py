@@ -7,6 +7,7 @@ is where redirects point: whoever follows one is remarked too.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
@@ -19,7 +20,9 @@ from .pen import Pen
 from .renders import Render, render
 
 PIECE = 1 << 18  # bytes
+SINGLE = 1024  # bytes of a file that come one by one, behind a head that does too: a whole file would take seconds
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+EVIL_NAME = "attachment; filename=\"../../.ssh/x\"; filename*=UTF-8''..%2F..%2F.ssh%2Fx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,14 @@ class MediaHost:
     faults: Faults
     sizes: tuple[int, int]
     _versions: dict[tuple[str, int], int] = field(default_factory=dict)
+    _closed: mishaps.Closed = field(default_factory=mishaps.Closed)
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/media/{provider}/{task}/{index:[0-9]{1,3}}.{extension:mp4|png|jpg|webp}", self.result),
             web.get("/uploads/{name:.+}", self.upload),
             web.route("*", "/elsewhere{rest:.*}", self.elsewhere),
+            web.get("/loop/{hop:[01]}{rest:.*}", self.loop),
             web.route("*", "/{rest:.*}", self.nothing),
         ]
 
@@ -87,6 +92,14 @@ class MediaHost:
         self.desk.journal.remark(self.clock.now(), "violation", "media", "followed_redirect", detail)
         return web.Response(status=200, text="{}", content_type="application/json")
 
+    async def loop(self, request: web.Request) -> web.Response:
+        """Two addresses that send whoever asks to each other."""
+        self._watch(request, "media")
+        entry = self.desk.journal.arrive(self.clock.now(), "media", "other", request.method, request.path, None)
+        hop, rest = 1 - int(request.match_info["hop"]), request.path_qs.removeprefix("/loop/")[1:]
+        self.desk.journal.done(entry, status=302)
+        return web.Response(status=302, headers={"Location": f"/loop/{hop}{rest}"})
+
     async def upload(self, request: web.Request) -> web.Response:
         self._watch(request, "media")
         found = self.desk.uploads.find(request.match_info["name"])
@@ -98,12 +111,17 @@ class MediaHost:
         provider, now = request.match_info["provider"], self.clock.now()
         self._watch(request, provider)
         entry = self.desk.journal.arrive(now, provider, "download", request.method, request.path, None)
+        entry.task_id = request.match_info["task"]
+        if (closed := self._closed.met(request)) is not None:
+            entry.meets(closed)
+            return mishaps.cut(request, "close")
         ranged = "Range" in request.headers
-        wire = self.faults.strike(provider, "download", entry.seq, now=now, ranged=ranged).wire
-        entry.task_id, entry.fault = request.match_info["task"], wire.name if wire else None
+        struck = self.faults.strike(provider, "download", entry.seq, now=now, ranged=ranged)
+        struck = self._closed.put_aside(request, struck)
+        entry.meets(struck)
         status = size = None
         try:
-            response = await self._send(request, wire, now)
+            response = await self._send(request, struck.wire, now)
             status, size = response.status, response.body_length
             return response
         finally:
@@ -135,6 +153,8 @@ class MediaHost:
             case "redirect":
                 location = given["location"] or f"{self.desk.signer.origin}/elsewhere{request.path}"
                 return web.Response(status=given["status"], headers={"Location": location})
+            case "loop":
+                return web.Response(status=302, headers={"Location": f"/loop/0{request.path_qs}"})
             case "unavailable":
                 return _refused(given["status"] or 503, "SlowDown", given["retry_after"])
             case "rate_limited":
@@ -158,22 +178,45 @@ class MediaHost:
             asked = replace(asked, start=start, size=file.length - start)
         if name == "cut_media":
             asked = replace(asked, size=max(0, asked.size - given["missing"]))
-        response = web.StreamResponse(status=asked.status, headers=self._headers(file, asked))
+        headers = self._headers(file, asked, fault)
+        response = web.StreamResponse(status=asked.status, headers=headers)
         if request.method == "HEAD" or asked.status == 416:
             await response.prepare(request)
             await response.write_eof()
+        elif name in ("one_byte_segments", "long_media"):
+            return await self._by_hand(request, file, asked, headers, SINGLE if name == "one_byte_segments" else 0)
         else:
+            if fault is not None:
+                await mishaps.adorn(request, response, fault, self.clock)
             await self._stream(request, response, file, asked, fault)
         return response
 
-    def _headers(self, file: Render, asked: Sent) -> dict[str, str]:
-        return {
-            "Content-Type": file.media_type,
+    def _headers(self, file: Render, asked: Sent, fault: Fault | None) -> dict[str, str]:
+        name, given = (fault.name, fault.parameters) if fault else (None, {})
+        unannounced = given["extra"] if name == "long_media" else 0
+        headers = {
+            "Content-Type": given["type"] if name == "wrong_type" else file.media_type,
             "ETag": file.etag,
             "Accept-Ranges": "bytes",
-            "Content-Length": str(asked.size),
+            "Content-Length": str(max(0, asked.size - unannounced)),
             **asked.content_range,
+            **({"Content-Disposition": EVIL_NAME} if name == "evil_name" else {}),
         }
+        if name == "endless":
+            del headers["Content-Length"]
+        return headers
+
+    async def _by_hand(
+        self, request: web.Request, file: Render, sent: Sent, headers: Mapping[str, str], single: int
+    ) -> web.Response:
+        """All the bytes, whatever length was announced; the head and the first `single` of them one by one."""
+        told = {**headers, "Date": http_date(self.clock.now()), "Connection": "close"}
+        start, rest = mishaps.head(sent.status, told), file.read(sent.start, sent.size)
+        if single:
+            await mishaps.byte_by_byte(request, start + rest[:single])
+            start = b""
+        mishaps.write(request, start + rest[single:])
+        return mishaps.cut(request, "close")
 
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, file: Render, sent: Sent, fault: Fault | None
@@ -193,6 +236,8 @@ class MediaHost:
             await response.write(_flipped(data) if wrong else data)
             if name == "slow_download":
                 await self.clock.sleep(float(given["seconds"]) * piece / sent.size)
+        while name == "endless":
+            await response.write(bytes(PIECE))
         if stop < sent.size:
             mishaps.cut(request, given.get("how", "close"))
         else:
@@ -219,6 +264,6 @@ CLOCK: web.AppKey[Clock] = web.AppKey("clock", Clock)
 BEFORE_LOOKING = frozenset(
     {
         *("lost_request", "hang", "redirect", "unavailable", "rate_limited"),  # as anywhere
-        *("html_media", "empty_media", "gone", "expired_url"),
+        *("html_media", "empty_media", "gone", "expired_url", "loop"),
     }
 )

@@ -7,15 +7,20 @@ import socket
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
 from .clock import Clock, http_date
+from .faults import Fault, Struck
 
 PIECE = 1 << 16  # bytes written at once
 STEPS = 200  # into how many pieces a slow answer is cut, at most
 LINGER_OFF = struct.pack("ii", 1, 0)  # close means reset
+MANY, LONG = 10_000, 1 << 20  # headers; bytes of a single one
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n"
 
 
 def cut(request: web.Request, how: str) -> web.Response:
@@ -48,7 +53,7 @@ def truncated(request: web.Request, status: int, body: bytes, how: str, clock: C
     """The first half of the body, then the end: announced too long ("length") or not announced at all ("close")."""
     length = {"Content-Length": str(len(body))} if how == "length" else {"Connection": "close"}
     headers = {"Content-Type": "application/json", "Date": http_date(clock.now()), **length}
-    _write(request, head(status, headers) + body[: len(body) // 2])
+    write(request, head(status, headers) + body[: len(body) // 2])
     return cut(request, "close")
 
 
@@ -59,22 +64,71 @@ async def trickled(
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Date": http_date(clock.now())}
     start = head(status, {**headers, "Connection": "close"})
     quick, slow = (b"", start) if part == "headers" else (start, body)
-    _write(request, quick)
+    write(request, quick)
     await _drip(request, slow, seconds, clock)
-    _write(request, body if part == "headers" else b"")
+    write(request, body if part == "headers" else b"")
     return cut(request, "close")
 
 
 async def _drip(request: web.Request, data: bytes, seconds: float, clock: Clock) -> None:
     step = max(1, len(data) // STEPS)
     for start in range(0, len(data), step):
-        _write(request, data[start : start + step])
+        write(request, data[start : start + step])
         await clock.sleep(seconds * step / max(1, len(data)))
 
 
-def _write(request: web.Request, data: bytes) -> None:
+def write(request: web.Request, data: bytes) -> None:
     if data and request.transport is not None and not request.transport.is_closing():
         request.transport.write(data)
+
+
+async def byte_by_byte(request: web.Request, data: bytes) -> None:
+    """Each byte in a segment of its own, without waiting: aiohttp has TCP_NODELAY set."""
+    for each in data:
+        write(request, bytes([each]))
+        await asyncio.sleep(0)
+
+
+async def segmented(request: web.Request, status: int, body: bytes, headers: Mapping[str, str]) -> web.Response:
+    """A whole answer, one byte per TCP segment."""
+    told = {**headers, "Content-Length": str(len(body)), "Connection": "close"}
+    await byte_by_byte(request, head(status, told) + body)
+    return cut(request, "close")
+
+
+async def adorn(request: web.Request, response: web.StreamResponse, fault: Fault, clock: Clock) -> None:
+    """What comes before or beside an answer that is itself whole and true. To be called before it is prepared."""
+    match fault.name:
+        case "latency":
+            await clock.sleep(fault.seconds())
+        case "early_hints":
+            write(request, HINTS)
+        case "many_headers" if fault.parameters["how"] == "long":
+            response.headers["X-Filling"] = "x" * LONG
+        case "many_headers":
+            response.headers.extend((f"X-Filling-{number}", "x") for number in range(MANY))
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Connections that the provider has closed after an answer, without having announced it.
+
+    They end as the next request arrives, unread: whoever sent it finds out that nobody is there any more.
+    """
+
+    _closed: WeakKeyDictionary[asyncio.Transport, Struck] = field(default_factory=WeakKeyDictionary)
+
+    def put_aside(self, request: web.Request, struck: Struck) -> Struck:
+        """Whoever is struck by `closes_idle` is answered as if nothing were wrong: it is for the next request."""
+        if struck.wire is None or struck.wire.name != "closes_idle":
+            return struck
+        if request.transport is not None:
+            self._closed[request.transport] = replace(struck, fate=None)
+        return replace(struck, wire=None)
+
+    def met(self, request: web.Request) -> Struck | None:
+        """What the request meets if it came on such a connection."""
+        return self._closed.pop(request.transport, None) if request.transport is not None else None
 
 
 async def huge(request: web.Request, status: int, body: bytes, size: int, gzipped: bool) -> web.StreamResponse:

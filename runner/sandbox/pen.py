@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 APPLICATION_ID = 0x72736278  # "rsbx": this file is a sandbox's
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE accounts (
@@ -51,7 +51,7 @@ CREATE TABLE uploads (
 CREATE TABLE requests (
     seq INTEGER PRIMARY KEY, at REAL NOT NULL, monotonic REAL NOT NULL, provider TEXT NOT NULL, point TEXT NOT NULL,
     method TEXT NOT NULL, path TEXT NOT NULL, account TEXT, idempotency_key TEXT, body_sha256 TEXT, bytes INTEGER,
-    status INTEGER, fault TEXT, task_id TEXT) STRICT;
+    status INTEGER, fault TEXT, fault_labels TEXT, task_id TEXT) STRICT;
 CREATE INDEX requests_at ON requests (at);
 CREATE TABLE remarks (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, provider TEXT NOT NULL,

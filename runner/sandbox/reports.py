@@ -107,6 +107,7 @@ class Reports:
             "bodies_with_several_keys": self.desk.books.bodies_with_several_keys(),
             "bodies_bought_again": self.desk.books.bodies_bought_again(),
             "faults_fired": self.desk.journal.fired(),
+            "faults_fired_at": self.desk.journal.fired_at(),
             "asset_uploads": self.desk.assets.uploads_by_url(),
         }
 
