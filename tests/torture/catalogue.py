@@ -74,7 +74,7 @@ FAULTS: Mapping[str, Fault] = {
     "F43": _quick("403 of three kinds"),
     "F44": _slow("credits run out and are topped up"),
     # what answers mean
-    "F47": _quick("an unknown status", "unknown_status@*"),
+    "F47": _quick("an unknown status", "unknown_status@*", "respelled_status@*"),
     "F49": _quick("progress that is none", "odd_progress@*"),
     "F51": _quick("one task id twice", "wrong_task@submit*"),
     "F52": _slow("success without outputs", "no_output@*"),

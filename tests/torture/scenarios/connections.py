@@ -19,6 +19,7 @@ from torture.scenarios.scene import Scenario, expect, staged
 from torture.scenarios.steps import clips, states, steps, stopped, tries
 from torture.tally import Tally
 from torture.trial import Trial
+from torture.waiting import until
 
 CLIPS = 3
 ENOUGH = 30
@@ -101,6 +102,7 @@ def _one_run(here: Trial, told: Tally, way: Astray, environment: Mapping[str, st
         expect(told, way.number, ended.code == PAUSED, f"not stopped: {ended.said()}")
         expect(told, way.number, "is stopped" in ended.err, f"it does not say why: {ended.said()}")
     else:
+        until(lambda: Path(here.queue).exists() or not running.lives(0.0), "a queue")
         expect(told, way.number, running.lives(way.seconds), f"it did not wait: {running.said()[-500:]}")
         stopped(here, running, way.number, told)
     expect(told, way.number, not [each for each in tries(here) if each.brink], "the brink was passed")
