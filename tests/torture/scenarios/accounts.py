@@ -14,7 +14,7 @@ from torture.canary import Canary, hits
 from torture.manifests import PROVIDERS
 from torture.random_kills import peace
 from torture.scenarios.scene import Scenario, expect, staged
-from torture.scenarios.steps import SETTLED, clips, peace_but, states, submissions, tries
+from torture.scenarios.steps import SETTLED, clips, fired, peace_but, states, submissions, tries
 from torture.tally import Tally
 from torture.trial import Trial
 from torture.waiting import until
@@ -150,7 +150,9 @@ def somebody_elses_key(folder: Path, seed: str) -> Tally:
         for provider in PROVIDERS:
             here.sandbox.fault("hang", provider, when="submit")
         running = here.start()
-        until(lambda: here.sandbox.tasks() >= 2 * len(PROVIDERS) or not running.lives(0), "an order that hangs at each")
+        until(
+            lambda: fired(here).get("hang", 0) >= len(PROVIDERS) or not running.lives(0), "an order that hangs at each"
+        )
         running.send(signal.SIGKILL)
         here.commands.over(running)
         open_ones = sum(each.brink is not None and each.outcome is None for each in tries(here))

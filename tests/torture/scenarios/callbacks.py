@@ -24,8 +24,8 @@ CALLS: tuple[tuple[str, Mapping[str, str]], ...] = (
 
 def called_back(fault: str, given: Mapping[str, str], folder: Path, seed: str) -> Tally:
     """A call is a hint, and nothing else: what it says is asked for, with the account's own key."""
-    with refusing() as port:
-        flags = ("--callback-url", f"http://{LOCAL}:{port}/hooks")
+    with refusing() as free:
+        flags = ("--callback-url", f"http://{LOCAL}:{free.port}/hooks")
     with staged(folder, seed, PROVIDER, jobs=clips(CLIPS, PROVIDER), flags=flags, render=60.0) as (here, told):
         here.sandbox.fault(fault, "seegen", times=CLIPS, **given)
         here.sandbox.fault("lost_answer", "seegen", when="submit", times=LOST)

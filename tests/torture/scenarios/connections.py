@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import certificates
 
@@ -30,25 +29,44 @@ OTHERS = ("seegen",)  # accounts that are well while the others are not
 LANGUID = 4.0  # wall seconds of a run that would never end by itself
 
 
+Place = Callable[[Path], AbstractContextManager[Listener]]
+
+
 @dataclass(frozen=True)
 class Astray:
-    """Where the accounts are sent instead. `base` may name a {port}. `stops`: time does not mend it, so a person is
-    asked; else the orders go again and again. `own_time`: its host is not on loopback, so time cannot be faster."""
+    """Where the accounts are sent instead. `base` may name the {port} of who is `there`. `stops`: time does not mend
+    it, so a person is asked; else the orders go again and again. `trusted` is a certificate that the program believes.
+    `own_time`: its host is not on loopback, so time cannot be faster. At least `enough` orders are tried in runs of so
+    many wall `seconds`, where they do not end by themselves."""
 
     number: str
     base: str
     stops: bool
-    there: Any = None
-    environment: Mapping[str, str] = ()  # type: ignore[assignment]
+    there: Place
+    trusted: str | None = None
     own_time: bool = False
     enough: int = ENOUGH
     seconds: float = LANGUID
 
 
-@contextmanager
-def _expired(folder: Path, certificate: str, host: str) -> Iterator[Listener]:
-    with listening(host, certificates.server_side(folder, certificate)) as there:
-        yield there
+def _nobody(folder: Path) -> AbstractContextManager[Listener]:
+    return refusing()
+
+
+def _silence(folder: Path) -> AbstractContextManager[Listener]:
+    return silent()
+
+
+def _somebody(host: str, folder: Path) -> AbstractContextManager[Listener]:
+    return listening(host)
+
+
+def _cutter(folder: Path) -> AbstractContextManager[Listener]:
+    return listening(cuts=True)
+
+
+def _with(certificate: str, host: str, folder: Path) -> AbstractContextManager[Listener]:
+    return listening(host, certificates.server_side(folder, certificate))
 
 
 def play(ways: tuple[Astray, ...], folder: Path, seed: str) -> Tally:
@@ -65,38 +83,32 @@ def play(ways: tuple[Astray, ...], folder: Path, seed: str) -> Tally:
 
 def _led_astray(here: Trial, told: Tally, way: Astray) -> None:
     names = crooked_names(here.folder)
-    with ExitStack() as stack:
-        there = stack.enter_context(way.there(here.folder)) if way.there else None
-        port = there.port if isinstance(there, Listener) else there
-        base = way.base.format(port=port)
+    with way.there(here.folder) as there:
+        base = way.base.format(port=there.port)
         environment = {**names, **_trusted(here.folder, way), **{variable(n, "BASE_URL"): base for n in PROVIDERS}}
         count = 0
         for _ in range(MOST_RUNS):
             count += _one_run(here, told, way, environment)
             if count >= way.enough:
                 break
-        heard = there.heard if isinstance(there, Listener) else 0
     expect(told, way.number, count >= way.enough, f"{base}: only {count} orders were tried")
-    expect(told, way.number, heard == 0, f"{base}: {heard} bytes arrived there")
+    expect(told, way.number, there.heard == 0, f"{base}: {there.heard} bytes arrived there")
     expect(told, way.number, set(states(here)) == {"queued"}, f"{base}: {states(here)}")
     expect(told, way.number, here.sandbox.tasks() == 0, "something was ordered")
     told.fired[way.number] += count
 
 
 def _trusted(folder: Path, way: Astray) -> dict[str, str]:
-    """The certificates that the program is to trust in this run, as a file."""
-    found = dict(way.environment)
-    if "TRUSTED" in found:
-        (folder / "trusted.pem").write_text(found["TRUSTED"])
-        found["TRUSTED"] = str(folder / "trusted.pem")
-    return found
+    if way.trusted is None:
+        return {}
+    (folder / "trusted.pem").write_text(way.trusted)
+    return {"TRUSTED": str(folder / "trusted.pem")}
 
 
 def _one_run(here: Trial, told: Tally, way: Astray, environment: Mapping[str, str]) -> int:
     """How many orders it has put back because they could not be sent."""
     before = steps(here, "put_back") if Path(here.queue).exists() else 0
-    arguments = [each for each in here.arguments if not way.own_time or each not in ("--speed", f"{here.speed:g}")]
-    running = here.commands.start(*arguments, **environment)
+    running = here.commands.start(*(_at_leisure(here) if way.own_time else here.arguments), **environment)
     if way.stops:
         ended = here.commands.over(running)
         expect(told, way.number, ended.code == PAUSED, f"not stopped: {ended.said()}")
@@ -109,12 +121,16 @@ def _one_run(here: Trial, told: Tally, way: Astray, environment: Mapping[str, st
     return steps(here, "put_back") - before
 
 
+def _at_leisure(here: Trial) -> list[str]:
+    """The arguments of a run that takes its time as it comes."""
+    return [each for each in here.arguments if each not in ("--speed", f"{here.speed:g}")]
+
+
 def _other_lanes_run_on(folder: Path, seed: str) -> Tally:
     """F03 at all but one account: that one's jobs are done meanwhile, the others wait for a person."""
     with staged(folder, seed, PROVIDERS, jobs=clips(CLIPS)) as (here, told):
-        arguments = [each for each in here.arguments if each not in ("--speed", f"{here.speed:g}")]
         lost = {variable(n, "BASE_URL"): "https://nowhere.crooked.test" for n in PROVIDERS if n not in OTHERS}
-        ended = here.commands.run(*arguments, **crooked_names(folder), **lost)
+        ended = here.commands.run(*_at_leisure(here), **crooked_names(folder), **lost)
         expect(told, "F03", ended.code == PAUSED, ended.said())
         done = {name: states(here, name) for name in PROVIDERS}
         expect(told, "F03", set(done["seegen"]) == {"succeeded"}, f"the other lane did not run on: {done}")
@@ -131,8 +147,7 @@ def _resolver_hangs(folder: Path, seed: str) -> Tally:
     ):
         base = "https://hangs.crooked.test"
         lost = {variable(name, "BASE_URL"): base for name in here.keys}
-        arguments = [each for each in here.arguments if each not in ("--speed", f"{here.speed:g}")]
-        running = here.commands.start(*arguments, **crooked_names(folder), **lost)
+        running = here.commands.start(*_at_leisure(here), **crooked_names(folder), **lost)
         expect(told, "F04", running.lives(18.0), running.said())  # the connect deadline of ten seconds, and more
         stopped(here, running, "F04", told)
         told.fired["F04"] += steps(here, "put_back")
@@ -142,34 +157,22 @@ def _resolver_hangs(folder: Path, seed: str) -> Tally:
     return told
 
 
-def _tls(certificate: str, host: str, folder: Path) -> Any:
-    return _expired(folder, certificate, host)
-
-
-def _alone(make: Any, folder: Path) -> Any:
-    """A place that needs no folder."""
-    return make()
-
-
-REFUSED = (Astray("F01", f"http://{LOCAL}:{{port}}", stops=False, there=partial(_alone, refusing)),)
-SILENT = (Astray("F02", f"http://{LOCAL}:{{port}}", stops=False, there=partial(_alone, silent), enough=2, seconds=8.0),)
-NAMELESS = (Astray("F03", "https://nowhere.crooked.test", stops=True, own_time=True, enough=ENOUGH - 12),)
-AWAY = (Astray("F01", "https://later.crooked.test", stops=False, own_time=True, enough=3, seconds=5.0),)
-PRIVATE = tuple(
-    Astray("F05", f"https://{name}.crooked.test:{{port}}", stops=True, own_time=True, enough=10, there=there)
-    for name, there in (
-        ("127-0-0-1", partial(_alone, listening)),
-        ("loop6", partial(_alone, partial(listening, "::1"))),
-        ("169-254-169-254", partial(_alone, refusing)),
-    )
-)
 GOOD, EXPIRED = certificates.GOOD, certificates.EXPIRED
-UNPROVEN = (
-    Astray("F06", "https://localhost:{port}", True, partial(_tls, EXPIRED, LOCAL), {"TRUSTED": EXPIRED}, enough=10),
-    Astray("F06", "https://127.0.0.2:{port}", True, partial(_tls, GOOD, "127.0.0.2"), {"TRUSTED": GOOD}, enough=10),
-    Astray("F06", f"https://{LOCAL}:{{port}}", True, partial(_tls, GOOD, LOCAL), enough=10),
+REFUSED = (Astray("F01", f"http://{LOCAL}:{{port}}", False, _nobody),)
+AWAY = (Astray("F01", "https://later.crooked.test", False, _nobody, own_time=True, enough=3, seconds=5.0),)
+SILENT = (Astray("F02", f"http://{LOCAL}:{{port}}", False, _silence, enough=2, seconds=8.0),)
+NAMELESS = (Astray("F03", "https://nowhere.crooked.test", True, _nobody, own_time=True),)
+PRIVATE = (
+    Astray("F05", "https://127-0-0-1.crooked.test:{port}", True, partial(_somebody, LOCAL), own_time=True, enough=10),
+    Astray("F05", "https://loop6.crooked.test:{port}", True, partial(_somebody, "::1"), own_time=True, enough=10),
+    Astray("F05", "https://169-254-169-254.crooked.test:{port}", True, _nobody, own_time=True, enough=10),
 )
-CUT = (Astray("F07", f"https://{LOCAL}:{{port}}", stops=False, there=partial(_alone, partial(listening, cuts=True))),)
+UNPROVEN = (
+    Astray("F06", "https://localhost:{port}", True, partial(_with, EXPIRED, LOCAL), EXPIRED, enough=10),
+    Astray("F06", "https://127.0.0.2:{port}", True, partial(_with, GOOD, "127.0.0.2"), GOOD, enough=10),
+    Astray("F06", f"https://{LOCAL}:{{port}}", True, partial(_with, GOOD, LOCAL), enough=10),
+)
+CUT = (Astray("F07", f"https://{LOCAL}:{{port}}", False, _cutter),)
 
 SCENARIOS = (
     Scenario("f01-refused", ("F01",), partial(play, REFUSED), quick=True),

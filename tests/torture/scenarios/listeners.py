@@ -99,15 +99,15 @@ def _hear(wire: socket.socket, there: Listener, tls: ssl.SSLContext | None, cuts
 
 
 @contextmanager
-def refusing() -> Iterator[int]:
+def refusing() -> Iterator[Listener]:
     """A port that nobody listens on, and that nobody else gets."""
     with socket.socket() as kept:
         kept.bind((LOCAL, 0))
-        yield kept.getsockname()[1]
+        yield Listener(kept.getsockname()[1])
 
 
 @contextmanager
-def silent() -> Iterator[int]:
+def silent() -> Iterator[Listener]:
     """A port whose queue of connections is full: whoever knocks there hears nothing."""
     with socket.socket() as door:
         door.bind((LOCAL, 0))
@@ -115,7 +115,7 @@ def silent() -> Iterator[int]:
         port = door.getsockname()[1]
         waiting = [_knock(port) for _ in range(4)]
         try:
-            yield port
+            yield Listener(port)
         finally:
             for each in waiting:
                 each.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +108,3 @@ def submissions(here: Trial, provider: str, after: int = 0) -> list[Mapping[str,
     """The paid requests that this provider has seen, oldest first."""
     requests = here.sandbox.requests(after)
     return [each for each in requests if each["provider"] == provider and each["point"] == "submit"]
-
-
-Play = Callable[[Trial, Tally], None]
