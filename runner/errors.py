@@ -117,7 +117,15 @@ class OwnedError(RunnerError):
 
 
 class NotSent(Exception):
-    """Provably nothing was sent: the request failed before its first byte."""
+    """Provably nothing was sent: the request failed before its first byte.
+
+    `stops_after`: so many of them in a row mean that time will not mend it (the address is wrong, or who answers there
+    cannot prove who it is), so a person is needed. None where waiting may help.
+    """
+
+    def __init__(self, why: str, stops_after: int | None = None) -> None:
+        super().__init__(why)
+        self.stops_after = stops_after
 
 
 class NoAnswer(Exception):

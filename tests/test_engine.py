@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scene import scene, states, until
 
+from runner.client import sockets
 from runner.engine import Exit
 from runner.errors import ErrorKind
 from runner.jobs import State
@@ -238,3 +241,43 @@ async def test_another_key_holds_open_questions_and_stops_the_account(tmp_path: 
         assert await s.run() is Exit.PAUSED
         assert states(await s.jobs()) == ["running", "queued"]
         assert len(s.tasks("seedance2ai")) == 1
+
+
+@pytest.mark.parametrize(("leads_to", "orders"), [("224.0.0.1", 1), (None, 3)])
+async def test_who_cannot_be_reached_by_right_stops_the_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leads_to: str | None, orders: int
+) -> None:
+    """An address where we may not go is a person's matter at once, a name that nobody knows after three orders."""
+    looked_up: list[str] = []
+
+    async def crooked(host: str, port: int) -> list[tuple[Any, ...]]:
+        looked_up.append(host)
+        if leads_to is None:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (leads_to, port))]
+
+    async with scene(tmp_path, speed=600.0) as s:
+        for n in range(4):
+            s.ask("happyhorse", f"a fox in the snow, number {n}", duration=5)
+        monkeypatch.setattr(sockets, "look_up", crooked)
+        assert await s.run() is Exit.PAUSED
+        assert states(await s.jobs()) == ["queued"] * 4
+        assert len(looked_up) == orders
+        monkeypatch.undo()
+        assert await s.run() is Exit.DONE, "once that is mended, all goes on"
+        assert [job.standing.attempts for job in await s.jobs()] == [1] * 4
+
+
+async def test_a_question_to_who_may_not_be_asked_stops_the_account_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stands there cannot be asked for the task: its job is kept as it is."""
+    objections = iter([None])  # the order goes out, and nothing after it
+
+    async with scene(tmp_path, speed=600.0) as s:
+        s.ask("happyhorse", "a fox in the snow", duration=5)
+        monkeypatch.setattr(sockets, "objection", lambda *_: next(objections, "somebody else's"))
+        assert await s.run() is Exit.PAUSED
+        assert states(await s.jobs()) == ["running"]
+        monkeypatch.undo()
+        assert await s.run() is Exit.DONE

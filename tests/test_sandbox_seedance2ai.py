@@ -329,6 +329,19 @@ async def test_a_revoked_key_is_unauthorized_until_it_is_back() -> None:
         assert (await client.status(task))["id"] == task
 
 
+async def test_an_account_can_have_one_more_key() -> None:
+    async with client_of("seedance2ai") as client:
+        task = await client.ordered()
+        await client.control("keys", {"provider": "seedance2ai", "key": f"{KEY}-next", "same_as": KEY})
+        await client.control("keys", {"provider": "seedance2ai", "key": KEY, "revoked": True})
+        assert error_of(await client.ask("GET", f"/api/v1/tasks/{task}")) == (401, "unauthorized")
+        next_key = {"Authorization": f"Bearer {KEY}-next"}
+        answer = await client.ask("GET", f"/api/v1/tasks/{task}", headers=next_key)
+        assert answer.json()["id"] == task
+        [account] = client.sandbox.ledger()["providers"]["seedance2ai"]["accounts"].values()
+        assert [each["id"] for each in account["tasks"]] == [task]
+
+
 @pytest.mark.parametrize("query", ["?api_key=whatever", f"?x={KEY}"])
 async def test_a_key_in_the_query_is_refused_and_told(query: str) -> None:
     async with client_of("seedance2ai") as client:

@@ -34,6 +34,7 @@ from runner.settings import Credentials
 SUBMIT_SECONDS = 120.0  # total deadline of a paid request: before it, no answer is never "no"
 ASK_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
+NO_SUCH_HOST_TIMES = 3
 REPLY_CAP = 4 * 1024 * 1024  # bytes, inflated
 MILLISECONDS_FROM = 100_000_000_000  # no second of this era is that large: such a time is in milliseconds
 BRINK = "http11.send_request_headers.started"
@@ -93,6 +94,8 @@ class Line:
         try:
             with anyio.fail_after(self._clock.deadline(ASK_SECONDS)):
                 return await self._exchange(self._fast, request)
+        except sockets.NOT_LET_IN as error:
+            _not_sent(error)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError) as error:
             _no_answer(error)
 
@@ -129,7 +132,7 @@ class Line:
         except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
             if passed.done:
                 _no_answer(error)
-            raise NotSent(_say(error)) from None
+            _not_sent(error)
 
     def _request(
         self,
@@ -279,6 +282,17 @@ def _number(text: str | None) -> int | None:
 
 def _no_answer(error: Exception) -> NoReturn:
     raise NoAnswer(_say(error)) from None
+
+
+def _not_sent(error: Exception) -> NoReturn:
+    """Who leads us where we may not go, or cannot prove who it is, does so the next time too; a name that leads nowhere
+    may be a slip of the network's, but not three times in a row."""
+    match error:
+        case sockets.Blocked() | sockets.BadCertificate():
+            raise NotSent(str(error), stops_after=1) from None
+        case sockets.NoSuchHost():
+            raise NotSent(str(error), stops_after=NO_SUCH_HOST_TIMES) from None
+    raise NotSent(_say(error)) from None
 
 
 def _say(error: Exception) -> str:

@@ -62,6 +62,9 @@ class BadCertificate(httpx.ConnectError):
         self.host = host
 
 
+NOT_LET_IN = (Blocked, BadCertificate)
+
+
 def fast_transport(
     *, allow_private: bool = False, connections: int = 100, ssl_context: ssl.SSLContext | None = None
 ) -> httpx.AsyncBaseTransport:

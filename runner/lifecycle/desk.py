@@ -88,6 +88,8 @@ class Desk:
         try:
             answer = await question(self.line.ask)
         except (NoAnswer, NotSent) as silence:
+            if isinstance(silence, NotSent) and silence.stops_after is not None:
+                await self.store.write(account_rows.stop, self.account, str(silence))
             return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
         await self.obey(answer if isinstance(answer, Refusal) else None)
         return answer

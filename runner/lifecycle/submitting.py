@@ -128,7 +128,7 @@ async def _pay(desk: Desk, work: Work, claim: Claim) -> Outcome:
     try:
         return await desk.provider.submit(ask, attempt.path, attempt.body.encode(), attempt.idempotency_key)
     except NotSent as error:
-        return Unsent(str(error))
+        return Unsent(str(error), error.stops_after)
     except NoAnswer as error:
         return Unanswered(str(error))
 
@@ -150,7 +150,9 @@ async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:
     match outcome:
         case Unsent() as unsent:
             desk.unsent += 1
-            if desk.unsent >= OUT_OF_REACH:
+            if unsent.stops_after is not None and desk.unsent >= unsent.stops_after:
+                await desk.store.write(account_rows.stop, desk.account, unsent.why)
+            elif desk.unsent >= OUT_OF_REACH:
                 note = (account_rows.pause, desk.now(), desk.account, ErrorKind.NETWORK.value, unsent.why, None)
                 await desk.store.write(*note)
         case Accepted():

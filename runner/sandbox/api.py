@@ -188,7 +188,7 @@ class Api:
             self.desk.journal.remark(now, "leak", dialect.name, "key_in_query", detail)
             raise dialect.refusal("invalid", "Never put the key in a query string. Rotate it.")
         key = bearer(incoming.headers)
-        account = self.desk.books.account(dialect.name, fingerprint(key)) if key else None
+        account = self.desk.books.account_of(dialect.name, fingerprint(key)) if key else None
         if account is None or account.revoked:
             problem = "unauthorized" if incoming.headers.get("Authorization") else "no_key"
             raise dialect.refusal(problem, REASONS["unauthorized"])
@@ -234,7 +234,8 @@ class Api:
         key = bearer(incoming.headers)
         held = None
         if key:
-            held = dialect.asked(fingerprint(key), incoming.headers, incoming.method, incoming.path, incoming.body)
+            account = self.desk.books.account_of(dialect.name, fingerprint(key)).account
+            held = dialect.asked(account, incoming.headers, incoming.method, incoming.path, incoming.body)
         if held:
             self.desk.keys.hold(held)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
@@ -68,6 +68,20 @@ class Books:
             rows = self._pen.read(sql, (provider, account))
         flags = {name: bool(rows[0][name]) for name in ("paid_access", "revoked")}
         return Account(**{**dict(rows[0]), **flags})
+
+    def account_of(self, provider: str, name: str) -> Account:
+        """The account of a key, by the key's fingerprint. A further key of an account is good whether or not the first
+        one, whose fingerprint the account bears, is revoked."""
+        sql = "SELECT account FROM further_keys WHERE provider = ? AND name = ?"
+        further = self._pen.read(sql, (provider, name))
+        if not further:
+            return self.account(provider, name)
+        return replace(self.account(provider, further[0]["account"]), revoked=False)
+
+    def give_key(self, provider: str, account: str, name: str) -> None:
+        """The account gets one more key, of this fingerprint."""
+        self.account(provider, account)
+        self._pen.write("INSERT OR REPLACE INTO further_keys VALUES (?, ?, ?)", (provider, name, account))
 
     def accounts(self) -> list[Account]:
         keys = self._pen.read("SELECT provider, account FROM accounts ORDER BY provider, account")

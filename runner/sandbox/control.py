@@ -7,7 +7,7 @@ GET  state                                   GET  faults      DELETE faults
 POST faults  {"name", "provider"?, "when"?, "times"?, …the fault's parameters}
 POST outage  {"provider", "seconds", "name"?, …the fault's parameters}
 POST credits {"provider", "key", "balance"?, "paid_access"?}
-POST keys    {"provider", "key", "revoked"}
+POST keys    {"provider", "key", "revoked"}    or {"provider", "key", "same_as"}: one more key of that one's account
 POST finish  {"provider", "task_id", "outcome"?}
 POST leap    {"seconds"}
 """
@@ -161,6 +161,10 @@ class Control:
 
     def set_key(self, body: dict[str, Any]) -> Any:
         provider, account = self._provider(body), _account(body)
+        if "same_as" in body:
+            first = _account({"key": body["same_as"]})
+            self.books.give_key(provider, first, account)
+            return {"account": first}
         self.books.change_account(provider, account, revoked=int(bool(body.get("revoked", True))))
         return {"account": account, "revoked": self.books.account(provider, account).revoked}
 

@@ -23,6 +23,9 @@ CREATE TABLE accounts (
     revoked INTEGER NOT NULL DEFAULT 0, in_flight INTEGER NOT NULL DEFAULT 0 CHECK (in_flight >= 0),
     max_in_flight INTEGER NOT NULL DEFAULT 0, max_requests INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (provider, account)) STRICT, WITHOUT ROWID;
+CREATE TABLE further_keys (
+    provider TEXT NOT NULL, name TEXT NOT NULL, account TEXT NOT NULL,
+    PRIMARY KEY (provider, name)) STRICT, WITHOUT ROWID;
 CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, provider TEXT NOT NULL, account TEXT NOT NULL,
     endpoint TEXT NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('video', 'image')),

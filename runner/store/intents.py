@@ -79,11 +79,13 @@ def lost_answers_until(connection: Connection, account: str, now: datetime) -> d
 def affordable(connection: Connection, account: str, intents: Sequence[Intent]) -> tuple[list[Intent], bool]:
     """The intents that fit their batch's budget, in order, as long as the next one fits; whether one has to wait.
 
-    Without a price the first of its shape goes alone: its charge prices the rest.
+    Without a price the first of its shape goes alone: its charge prices the rest. Where its answer got lost it may have
+    cost anything, so the rest waits for the person who is asked about it.
     """
     spend = {batch: _spend(connection, account, batch) for batch in {i.batch_id for i in intents}}
-    limited = any(wallet.limit is not None for wallet in spend.values())
-    unpriced_out = _unpriced_shapes_in_flight(connection, account) if limited else set()
+    limited = [batch for batch, wallet in spend.items() if wallet.limit is not None]
+    asked = any(intent.estimate is None for intent in intents)
+    unpriced_out = _unpriced_shapes_out(connection, account, limited) if limited and asked else set()
     chosen: list[Intent] = []
     beyond = False
     for intent in intents:
@@ -114,10 +116,13 @@ def _spend(connection: Connection, account: str, batch_id: int) -> _Wallet:
     return _Wallet(row.charged - row.refunded + row.estimated, None if limit is None else Decimal(limit))
 
 
-def _unpriced_shapes_in_flight(connection: Connection, account: str) -> set[str]:
+def _unpriced_shapes_out(connection: Connection, account: str, batch_ids: Sequence[int]) -> set[str]:
+    """The shapes of what is under way, and of what is held in these batches: nobody knows yet what it costs."""
     states = [State.SUBMITTING, State.UNKNOWN, State.RUNNING]
-    statement = select(jobs.c.shape).distinct().where(IS_MOVING, jobs.c.account == account, jobs.c.state.in_(states))
-    return set(connection.execute(statement).scalars())
+    shapes = select(jobs.c.shape).distinct().where(jobs.c.account == account)
+    moving = shapes.where(IS_MOVING, jobs.c.state.in_(states))
+    held = shapes.where(jobs.c.batch_id.in_(batch_ids), jobs.c.state == State.HELD)
+    return {*connection.execute(moving).scalars(), *connection.execute(held).scalars()}
 
 
 def intend(

@@ -70,9 +70,10 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """Nothing left this machine."""
+    """Nothing left this machine. `stops_after` as in `errors.NotSent`."""
 
     why: str
+    stops_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

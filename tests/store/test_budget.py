@@ -24,6 +24,7 @@ from store.kit import (
     answer,
     fill,
     intents,
+    job_row,
     order,
     refusal,
     rows,
@@ -156,14 +157,18 @@ async def test_the_first_of_an_unpriced_shape_goes_alone(store: Store) -> None:
     assert len(await take_submissions(store, price=None)) == 0
 
 
-@pytest.mark.parametrize("state", ["submitting", "unknown", "running"])
+@pytest.mark.parametrize("state", ["submitting", "unknown", "held", "running"])
 async def test_the_next_of_its_shape_waits_while_it_is_out(store: Store, state: str) -> None:
+    """Also behind a person's decision: an order without a price whose answer got lost may have cost anything."""
     await fill(store, [order(n, price=None) for n in range(2)], accounts=MANY, budget={ACCOUNT: "100"})
     [claimed] = await take_submissions(store, price=None)
     if state == "unknown":
         await answer(store, claimed, Unanswered("silence"))
+    if state == "held":
+        await answer(store, claimed, Unanswered("silence"), keyed=False, lookable=False)
     if state == "running":
         await accept(store, claimed)
+    assert (await job_row(store, claimed.job_id)).state == state
     assert await take_submissions(store, price=None) == []
 
 

@@ -307,7 +307,7 @@ def messages(evidence: Evidence) -> Iterator[str]:
             yield ended.said()
 
 
-KNOWN_CODES = frozenset({0, 1, 4, 5, 130, 137, 143})
+KNOWN_CODES = frozenset({0, 1, 4, 5, 6, 130, 137, 143})
 
 RULES: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
     rule.__name__: rule

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from torture.scenarios import databases
+from torture.scenarios import accounts, answers, callbacks, connections, databases, meanings
 from torture.scenarios.scene import Scenario
 
-SCENARIOS: tuple[Scenario, ...] = (*databases.SCENARIOS,)
+SCENARIOS: tuple[Scenario, ...] = (
+    *connections.SCENARIOS,
+    *answers.SCENARIOS,
+    *meanings.SCENARIOS,
+    *accounts.SCENARIOS,
+    *callbacks.SCENARIOS,
+    *databases.SCENARIOS,
+)
