@@ -91,8 +91,8 @@ class Commands:
     _alive: list[Process] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def start(self, *arguments: str, anew: bool = False, **more: str) -> Running:
-        """`more` are further environment variables."""
+    def start(self, *arguments: str, anew: bool = False, under: Sequence[str] = (), **more: str) -> Running:
+        """`more` are further environment variables, `under` the words of a command that starts ours."""
         number = next(self._numbers)
         said = self.folder / "said"
         said.mkdir(exist_ok=True)
@@ -100,9 +100,13 @@ class Commands:
         own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         environment = {**own, **HOME, **self.environment, **more}
         other = environment.get("PYTHONPATH") != own.get("PYTHONPATH")
-        start = _anew if anew or self.anew or other or not AVAILABLE else _forked
+        forked = AVAILABLE and not (anew or self.anew or other or under)
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = start(arguments, self.folder, environment, stdout.fileno(), stderr.fileno())
+            streams = stdout.fileno(), stderr.fileno()
+            process = (
+                nursery().start("runner", arguments, self.folder, environment, *streams) if forked
+                else _anew([*under, str(PROGRAM), *arguments], self.folder, environment, *streams)
+            )  # fmt: skip
         self._alive.append(process)
         return Running(arguments, process, out, err, time.monotonic())
 
@@ -137,12 +141,7 @@ def _text(path: Path) -> str:
     return path.read_text(errors="replace")
 
 
-def _anew(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], out: int, err: int) -> Process:
+def _anew(command: Sequence[str], folder: Path, environment: Mapping[str, str], out: int, err: int) -> Process:
     return subprocess.Popen(
-        [PROGRAM, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def _forked(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], out: int, err: int) -> Process:
-    return nursery().start("runner", arguments, folder, environment, out, err)
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+    )

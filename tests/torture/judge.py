@@ -307,7 +307,7 @@ def messages(evidence: Evidence) -> Iterator[str]:
             yield ended.said()
 
 
-KNOWN_CODES = frozenset({0, 1, 4, 5, 6, 130, 137, 143})
+KNOWN_CODES = frozenset({0, 1, 2, 4, 5, 6, 7, 8, 129, 130, 137, 143})  # all that are documented but a bug's
 
 RULES: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
     rule.__name__: rule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torture.scenarios import accounts, answers, callbacks, connections, databases, meanings
+from torture.scenarios import accounts, answers, callbacks, connections, databases, meanings, processes, syscalls
 from torture.scenarios.scene import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -12,4 +12,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     *accounts.SCENARIOS,
     *callbacks.SCENARIOS,
     *databases.SCENARIOS,
+    *processes.SCENARIOS,
+    *syscalls.SCENARIOS,
 )
