@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from torture.commands import Ended
-from torture.evidence import Evidence, File, Job, Output, Seen, Step, Task
+from torture.evidence import Evidence, File, Job, Output, Seen, Step, Stop, Task
 from torture.judge import RULES, judge
 from torture.manifests import Limits
 
@@ -52,6 +52,8 @@ CLEAN = Evidence(
     remarks=(),
     ended=(Ended(("run",), 137, "", "", 1.0), Ended(("run",), 4, "", "held", 1.0)),
     last=Ended(("run",), 4, "", "", 1.0),
+    asked=frozenset({(HORSE, "vid_1"), (HORSE, "vid_2"), (SEED, "sd2_1"), (SEED, "sd2_2")}),
+    stops=(Stop(15, 9.0, 143), Stop(2, 1.5, 130, again=1.0), Stop(15, 0.5, 0)),
 )
 
 
@@ -77,6 +79,10 @@ def step(*steps: Step) -> Evidence:
 
 def ended(code: int, err: str = "") -> Evidence:
     return replace(CLEAN, ended=(*CLEAN.ended, Ended(("run",), code, "", err, 1.0)))
+
+
+def stopped(seconds: float, code: int, again: float | None = None) -> Evidence:
+    return replace(CLEAN, stops=(*CLEAN.stops, Stop(15, seconds, code, again)))
 
 
 CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
@@ -129,6 +135,12 @@ CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "a traceback": ("messages", lambda: ended(3, "Traceback (most recent call last):\n")),
     "an internal error": ("messages", lambda: ended(3)),
     "a crash by another signal": ("messages", lambda: ended(139)),
+    "a key on the disk": ("leaks", lambda: replace(CLEAN, sung=("said/0001.err: b'sk-canary-12'",))),
+    "a held job whose task was asked about": (
+        "forgotten", lambda: replace(CLEAN, asked=CLEAN.asked | {(HORSE, "vid_3")})),
+    "a stop that takes its time": ("stops", lambda: stopped(12.5, 143)),
+    "a second signal that is not heeded": ("stops", lambda: stopped(4.5, 143, again=1.0)),
+    "a stop that had to be killed": ("stops", lambda: stopped(1.0, 137)),
 }  # fmt: skip
 
 

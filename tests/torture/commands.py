@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torture import warm
+
 PROGRAM = Path(sys.executable).with_name("runner")
 HOME = {"HOME": "/nonexistent", "LANG": "C.UTF-8"}
 LONGEST = 300.0  # wall seconds after which a run that should have ended is a finding by itself
@@ -89,18 +91,24 @@ class Commands:
 
     def start(self, *arguments: str, **more: str) -> Running:
         """`more` are further environment variables."""
-        number = next(self._numbers)
-        said = self.folder / "said"
-        said.mkdir(exist_ok=True)
-        out, err = said / f"{number:04}.out", said / f"{number:04}.err"
-        own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        out, err = self._said()
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
-                [PROGRAM, *arguments], cwd=self.folder, env={**own, **HOME, **self.environment, **more},
+                [PROGRAM, *arguments], cwd=self.folder, env={**self._environment(), **more},
                 stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
             )  # fmt: skip
         self._alive.append(process)
         return Running(arguments, process, out, err, time.monotonic())
+
+    def _said(self) -> tuple[Path, Path]:
+        """Where the next command's words go."""
+        number, said = next(self._numbers), self.folder / "said"
+        said.mkdir(exist_ok=True)
+        return said / f"{number:04}.out", said / f"{number:04}.err"
+
+    def _environment(self) -> dict[str, str]:
+        own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        return {**own, **HOME, **self.environment}
 
     def close(self) -> None:
         """Ends what a test that failed in the middle left running."""
@@ -119,14 +127,22 @@ class Commands:
         return ended
 
     def json(self, *arguments: str) -> Any:
-        """What `runner … --json` prints. Raises RuntimeError where it fails or prints no JSON."""
-        ended = self.run(*arguments, "--json")
+        """What `runner … --json` prints, a command that only reads. Raises RuntimeError where it fails or prints no
+        JSON."""
+        ended = self._read(*arguments, "--json")
         if ended.code != 0:
             raise RuntimeError(ended.said())
         try:
             return json.loads(ended.out)
         except ValueError:
             raise RuntimeError(f"no JSON: {ended.out[:300]!r}\n{ended.said()}") from None
+
+    def _read(self, *arguments: str) -> Ended:
+        began, (out, err) = time.monotonic(), self._said()
+        code = warm.call(arguments, self.folder, self._environment(), out, err)
+        ended = Ended(arguments, code, _text(out), _text(err), time.monotonic() - began)
+        self.ended.append(ended)
+        return ended
 
 
 def _text(path: Path) -> str:

@@ -102,8 +102,25 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """A run that was told to end by a signal, once or twice (`again`: so many wall seconds after the first).
+
+    `seconds` until it had ended, since the first signal; `code` is 137 where it had to be killed.
+    """
+
+    number: int
+    seconds: float
+    code: int
+    again: float | None = None
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """All there is to judge by. `settled` says that every run is over and nothing goes wrong any more."""
+    """All there is to judge by.
+
+    `asked`: the tasks (account and id) that the program asked its provider about. `sung`: where stretches of a key were
+    found, which the provider alone should know. `last` is the last run, if nothing went wrong in it any more.
+    """
 
     jobs: Sequence[Job]
     tasks: Sequence[Task]
@@ -119,6 +136,9 @@ class Evidence:
     ended: Sequence[Ended]
     last: Ended | None = None
     fired: Mapping[str, int] = field(default_factory=dict)
+    asked: frozenset[tuple[str, str]] = frozenset()
+    sung: Sequence[str] = ()
+    stops: Sequence[Stop] = ()
 
 
 def jobs(told: Sequence[Mapping[str, Any]]) -> list[Job]:
@@ -161,6 +181,12 @@ def seen(observed: Mapping[str, Any], accounts: Mapping[str, str]) -> dict[str, 
         for provider in observed["accounts"].values()
         for fingerprint, account in provider.items()
     }
+
+
+def asked(requests: Sequence[Mapping[str, Any]], accounts: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """The tasks that were asked for by their ids, from the providers' log of requests."""
+    polls = (each for each in requests if each["point"] == "poll" and each["task_id"])
+    return frozenset((accounts.get(each["account"], each["account"]), each["task_id"]) for each in polls)
 
 
 def remarks(observed: Mapping[str, Any]) -> list[str]:

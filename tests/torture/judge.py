@@ -99,6 +99,14 @@ def lost(evidence: Evidence) -> Iterator[str]:
             yield f"{task.account}: task {task.id} cost {task.charged} and nobody owns it: {task.prompt!r}"
 
 
+def forgotten(evidence: Evidence) -> Iterator[str]:
+    """A bought task that the program has asked about, so that it knew the id, and that no job owns now."""
+    owners = _owner(evidence)
+    for task in _paid(evidence):
+        if task.net > 0 and (task.account, task.id) in evidence.asked and (task.account, task.id) not in owners:
+            yield f"{task.account}: task {task.id} was followed, and its id is in no job: {task.prompt!r}"
+
+
 def wrong_adoptions(evidence: Evidence) -> Iterator[str]:
     """A job follows a task that is not its own."""
     known = {(task.account, task.id): task for task in evidence.tasks}
@@ -237,8 +245,9 @@ def limits(evidence: Evidence) -> Iterator[str]:
 
 
 def leaks(evidence: Evidence) -> Iterator[str]:
-    """The providers noted a credential where none belongs, or a broken promise."""
+    """The providers noted a credential where none belongs, or a broken promise; or a key was found on the disk."""
     yield from evidence.remarks
+    yield from evidence.sung
 
 
 def edges(evidence: Evidence) -> Iterator[str]:
@@ -293,12 +302,21 @@ def messages(evidence: Evidence) -> Iterator[str]:
             yield ended.said()
 
 
+def stops(evidence: Evidence) -> Iterator[str]:
+    """A run that was told to end took too long, or ended with a code that does not say so."""
+    for stop in evidence.stops:
+        if stop.seconds > (GRACE if stop.again is None else stop.again + AT_ONCE):
+            yield f"{stop.seconds:.1f} s after signal {stop.number} it had not ended, or just then"
+        if stop.code not in (128 + stop.number, 0, 1, 4):
+            yield f"it ended with {stop.code} after signal {stop.number}"
+
+
 KNOWN_CODES = frozenset({0, 1, 4, 5, 130, 137, 143})
 
 RULES: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
     rule.__name__: rule
     for rule in (
-        doubles, lost, wrong_adoptions, twins, job_bills, open_bills, ledger_difference, fates, published, complete,
-        limits, leaks, edges, endings, open_keys, messages,
+        doubles, lost, forgotten, wrong_adoptions, twins, job_bills, open_bills, ledger_difference, fates, published,
+        complete, limits, leaks, edges, endings, open_keys, messages, stops,
     )
 }  # fmt: skip

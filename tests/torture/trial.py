@@ -12,8 +12,9 @@ from pathlib import Path
 from runner.sandbox import fingerprint
 from runner.settings import variable
 from torture import evidence
+from torture.canary import Canary, hits
 from torture.commands import Commands, Ended, Running
-from torture.evidence import SIZES, Evidence
+from torture.evidence import SIZES, Evidence, Stop
 from torture.judge import open_questions
 from torture.manifests import Limits, Orders
 from torture.providers import Providers, serving
@@ -43,6 +44,8 @@ class Trial:
     queue: str
     keys: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    canaries: tuple[Canary, ...] = ()
+    stops: list[Stop] = field(default_factory=list)
 
     @property
     def renders(self) -> Path:
@@ -104,6 +107,9 @@ class Trial:
             ended=tuple(self.commands.ended),
             last=last,
             fired=observed["faults_fired"],
+            asked=evidence.asked(self.sandbox.requests(), owners),
+            sung=hits(self.folder, self.canaries) if self.canaries else (),
+            stops=tuple(self.stops),
         )
 
 
@@ -124,7 +130,8 @@ def trial(
 ) -> Iterator[Trial]:
     """A trial with its providers up; no order is placed yet. `render`: the median of a video, in scaled seconds.
 
-    `keys` replace the providers' example keys; `options` are further ones of the sandbox, `flags` of every run.
+    `keys` replace the providers' example keys, and are looked for in all that is left behind; `options` are further
+    ones of the sandbox, `flags` of every run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     anchor = time.time()
@@ -139,6 +146,8 @@ def trial(
         orders = Orders(folder / "orders", f"torture-{seed}", limits)
         commands = Commands(folder, environment)
         try:
-            yield Trial(folder, seed, speed, orders, sandbox, commands, queue or str(folder / "queue.db"), mine, flags)
+            place = queue or str(folder / "queue.db")
+            canaries = tuple(map(Canary, (keys or {}).values()))
+            yield Trial(folder, seed, speed, orders, sandbox, commands, place, mine, flags, canaries)
         finally:
             commands.close()
