@@ -1,9 +1,9 @@
 """A loss of power, played: what a run never synced is gone, its files and their names alike.
 
     power = Power(folder / "power", (queue.parent, orders.folder))
-    power.on()                                  all that is there now is on the disk
-    here.run(**power.environment, …)            …a run that is killed…
-    power.cut()                                 the folders are as that run had last synced them
+    with power.loss() as environment:           all that is there now is on the disk
+        here.run(**environment, …)              a run that is killed, or ends
+    …                                           the folders are as that run had last synced them
 
 A small library is preloaded into the run (`power_cut.c`: what it remembers, and what it takes for lost), so this needs
 Linux and a C compiler. What the run wrote since its last sync is lost, all of it: the worst that may happen, which no
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -46,13 +47,15 @@ class Power:
     roots: Sequence[Path]
     _keys: dict[Path, str] = field(default_factory=dict)
 
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """Of the run whose syncs count. (What is not under it syncs nothing.)"""
-        return {"LD_PRELOAD": str(_library()), "POWER_MEMORY": str(self.memory)}
+    @contextmanager
+    def loss(self) -> Iterator[Mapping[str, str]]:
+        """Cuts the power at the end of the block; until then the runs that get this environment may sync."""
+        self.on()
+        yield {"LD_PRELOAD": str(_library()), "POWER_MEMORY": str(self.memory)}
+        self.cut()
 
     def on(self) -> None:
-        """Everything that is in the folders now is durable. Before each run."""
+        """Everything that is in the folders now is durable."""
         shutil.rmtree(self.memory, ignore_errors=True)
         self.memory.mkdir(parents=True)
         for root in self.roots:
@@ -62,7 +65,7 @@ class Power:
                     self._remember(path)
 
     def cut(self) -> None:
-        """Once the run is dead: what it had not synced is gone."""
+        """Once every run is dead: what they had not synced is gone."""
         made: dict[str, Path] = {}
         for root in self.roots:
             for path in root.iterdir():

@@ -17,6 +17,7 @@ from torture.commands import Commands, Ended, Running
 from torture.evidence import SIZES, Evidence, Stop
 from torture.judge import open_questions
 from torture.manifests import Limits, Orders
+from torture.power import Power
 from torture.providers import Providers, serving
 
 LIMITS = {
@@ -55,6 +56,11 @@ class Trial:
     def arguments(self) -> tuple[str, ...]:
         given = ("run", str(self.orders.manifest), "--yes", "--speed", f"{self.speed:g}")
         return (*given, "--no-progress", "--db", self.queue, *self.flags)
+
+    @property
+    def power(self) -> Power:
+        """Of the queue's folder, which must be its own, and of the orders'."""
+        return Power(self.folder / "power", (Path(self.queue).parent, self.orders.folder))
 
     def start(self, **more: str) -> Running:
         return self.commands.start(*self.arguments, **more)

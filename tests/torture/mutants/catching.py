@@ -75,4 +75,4 @@ def _stage(setting: Setting, folder: Path, seed: str, mutant: Mutant | None = No
         here.orders.grow(setting.orders)
         for fault in setting.faults:
             here.sandbox.fault(provider=setting.provider, **fault)
-        yield Stage(here, [*["slow_statements"] * setting.slow, *([mutant.patch] if mutant else [])])
+        yield Stage(here, [*["a_hiccup"] * setting.with_hiccup, *([mutant.patch] if mutant else [])])

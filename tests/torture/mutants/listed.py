@@ -15,7 +15,7 @@ from torture.mutants.plays import (
     dies,
     dies_twice,
     is_stopped,
-    is_stopped_at_work,
+    is_stopped_in_the_midst,
     loses_power,
     runs,
     runs_beside,
@@ -30,7 +30,8 @@ KEYS = {SEED: 'Gt5}hB8"y/Pn3+c\\Zr6=Lk1&uW0~e'}  # needs escapes in JSON and in 
 class Setting:
     """Where a mutant is tried: orders by kind at one provider, and what goes wrong there. `render` in scaled seconds.
 
-    `faults` are exact orders for the provider's next requests; `slow` makes every statement of the queue take its time.
+    `faults` are exact orders for the provider's next requests; `with_hiccup`: the queue's disk stands still once, in
+    the midst of a transaction; `power`: it is cut, which not every machine can play.
     """
 
     provider: str
@@ -41,7 +42,7 @@ class Setting:
     speed: float = 60.0
     render: float = 20.0
     keys: Mapping[str, str] | None = None
-    slow: bool = False
+    with_hiccup: bool = False
     power: bool = False
 
     def allowed(self) -> Mapping[str, Limits]:
@@ -83,7 +84,8 @@ _ALL = (
     Mutant("M6", "a 5xx is tried again where there are no keys",
            Setting(HORSE, {"hh-video": 1}, runs, (_at("submit", "error_after_charge", status=500),)), ("doubles",)),
     Mutant("M7", "a 409 leads to a new key",
-           Setting(SEED, {"sd-video": 1}, runs, (_at("submit", "late_accept", seconds=15),)), ("doubles",)),
+           Setting(SEED, {"sd-video": 1}, runs, (_at("submit", "late_accept", seconds=60),), render=200.0),
+           ("doubles",)),
     Mutant("M8", "a download is written to its final path",
            Setting(SEED, {"sd-video": 1}, partial(dies, at="first-chunk:1", again=False),
                    (_at("download", "reset_download"),)), ("torn",)),
@@ -92,10 +94,10 @@ _ALL = (
     Mutant("M10", "no fsync before a file gets its name",
            Setting(SEED, {"sd-video": 1}, partial(loses_power, again=False), power=True), ("published",)),
     Mutant("M11", "every start begins with a full bucket of requests",
-           Setting(SEED, {"sd-video": 6}, partial(dies_twice, at="answer-read:7"), limits=Limits(6, 10), speed=12.0),
+           Setting(SEED, {"sd-video": 6}, partial(dies_twice, at="answer-read:7"), limits=Limits(6, 10), speed=4.0),
            ("limits",)),
     Mutant("M12", "orders whose answer got lost keep no slot",
-           Setting(SEED, {"sd-video": 4}, runs, ({**LOST, "times": 3},), Limits(2, 240), speed=30.0), ("limits",)),
+           Setting(SEED, {"sd-video": 4}, runs, ({**LOST, "times": 3},), Limits(2, 240), speed=10.0), ("limits",)),
     Mutant("M13", "requests are logged with their Authorization",
            Setting(SEED, {"sd-video": 1}, runs, keys=KEYS), ("leaks",)),
     Mutant("M14", "any task is accepted as one's own",
@@ -104,10 +106,10 @@ _ALL = (
     Mutant("M15", "the first signal is not heard",
            Setting(SEED, {"sd-video": 1}, is_stopped, speed=5.0, render=100.0), ("stops",)),
     Mutant("M16", "writes are cut short by cancellation",
-           Setting(SEED, {"sd-batch": 8}, partial(is_stopped_at_work, times=2, after=0.5), limits=Limits(8, 2400),
-                   speed=120.0, slow=True), ("edges", "complete")),
+           Setting(SEED, {"sd-video": 1}, is_stopped_in_the_midst, with_hiccup=True), ("edges",)),
     Mutant("M17", "transactions begin deferred",
-           Setting(SEED, {"sd-video": 4}, partial(runs_beside, other=a_decision), speed=20.0, render=40.0), ("messages",)),
+           Setting(SEED, {"sd-video": 4}, partial(runs_beside, other=a_decision), speed=20.0, render=40.0),
+           ("messages",)),
     Mutant("M18", "the queue's file is opened to be hashed",
            Setting(HORSE, {"hh-video": 4}, partial(runs_beside, other=a_look, at="request-sent:4"),
                    limits=Limits(1, 60)), ("doubles",)),

@@ -221,7 +221,7 @@ def m15() -> None:
 
 
 def m16() -> None:
-    """Whoever is cancelled leaves his transaction where it stands, and the next one commits it."""
+    """The transaction of whoever is cancelled ends where it stands, and so far it is committed."""
     import asyncio
     import threading
     from concurrent.futures import ThreadPoolExecutor
@@ -298,12 +298,17 @@ def m18() -> None:
     Store.write = curious
 
 
-def slow_statements() -> None:
-    """No crime: a disk on which every statement takes its time, so that more happens in the midst of a transaction."""
+def a_hiccup() -> None:
+    """No crime: the disk stands still for a while in the midst of a transaction, once; the file `hiccup` tells when."""
     import time
+    from pathlib import Path
 
     from sqlalchemy import Engine, event
 
+    told = Path("hiccup").absolute()
+
     @event.listens_for(Engine, "before_cursor_execute")
-    def wait(*_: Any) -> None:
-        time.sleep(0.01)
+    def wait(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("INSERT INTO events") and "finished" in str(parameters) and not told.exists():
+            told.touch()
+            time.sleep(3.0)

@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from torture.commands import Ended, Running
 from torture.evidence import Stop
 from torture.judge import GRACE, Finding
-from torture.power import Power
 from torture.random_kills import Torn
 from torture.trial import Trial
 from torture.waiting import until
@@ -82,11 +80,8 @@ def dies_twice(stage: Stage, *, at: str) -> None:
 
 def loses_power(stage: Stage, *, at: str | None = None, again: bool = True) -> None:
     """The machine goes dark when the run reaches a fail point, or right after it has ended."""
-    here = stage.here
-    power = Power(here.folder / "power", (Path(here.queue).parent, here.orders.folder))
-    power.on()
-    stage.run(**power.environment, **({"RUNNER_FAILPOINT": at} if at else {}))
-    power.cut()
+    with stage.here.power.loss() as environment:
+        stage.run(**environment, **({"RUNNER_FAILPOINT": at} if at else {}))
     if again:
         stage.run()
 
@@ -98,14 +93,11 @@ def is_stopped(stage: Stage) -> None:
     stage.stop(running, signal.SIGTERM)
 
 
-def is_stopped_at_work(stage: Stage, *, times: int, after: float) -> None:
-    """Again and again, while it writes."""
-    for _ in range(times):
-        asked = stage.here.sandbox.last_request()
-        running = stage.start()
-        until(lambda: stage.here.sandbox.last_request(asked) > asked or not running.lives(0), "work")  # noqa: B023
-        running.lives(after)
-        stage.stop(running, signal.SIGTERM)
+def is_stopped_in_the_midst(stage: Stage) -> None:
+    """While it records something, on a disk that has the hiccups."""
+    running = stage.start()
+    until((stage.here.folder / "hiccup").exists, "the hiccup")
+    stage.stop(running, signal.SIGTERM)
 
 
 def runs_beside(stage: Stage, *, other: Callable[[str], None], at: str | None = None) -> None:
