@@ -10,8 +10,11 @@ from torture.mutants.catching import Caught, catch, control, untried
 from torture.mutants.listed import MUTANTS
 
 AT_ONCE = 3  # most of a trial is waiting
-HONEST = ("M10", "M16")  # the others' settings are tried honestly by ./scripts/torture --full, and in other journeys
-Trials = dict[tuple[str, str], Future[Caught]]
+# Not on a machine that cannot play a loss of power: without a C compiler (./scripts/torture says so there).
+HERE = [number for number in MUTANTS if not untried(number)]
+# In the places of the others the honest program is tried by ./scripts/torture --full, and it is in all other journeys.
+HONEST = [number for number in ("M10", "M16") if number in HERE]
+Trials = dict[str, Future[Caught]]
 
 
 @pytest.fixture(scope="module")
@@ -19,24 +22,16 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
     """Every trial, under way."""
     folder = tmp_path_factory.mktemp("mutants")
     with ThreadPoolExecutor(AT_ONCE) as hands:
-        mutants = {("mutant", n): hands.submit(catch, n, folder / n, "suite") for n in MUTANTS if not untried(n)}
-        honest = {
-            ("honest", n): hands.submit(control, n, folder / f"{n}-honest", "suite") for n in HONEST if not untried(n)
-        }
-        yield mutants | honest
-
-
-def _result(tried: Trials, kind: str, number: str) -> Caught:
-    if (kind, number) not in tried:
-        pytest.skip(untried(number))
-    return tried[kind, number].result()
+        broken = {number: hands.submit(catch, number, folder / number, "suite") for number in HERE}
+        honest = {f"{n} honest": hands.submit(control, n, folder / f"{n}-honest", "suite") for n in HONEST}
+        yield broken | honest
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("number", MUTANTS)
+@pytest.mark.parametrize("number", HERE)
 def test_it_is_caught(number: str, tried: Trials) -> None:
     """M1 … M18 of reliability.md section 1.5."""
-    result = _result(tried, "mutant", number)
+    result = tried[number].result()
     assert result.caught, result.story
     assert result.by in MUTANTS[number].crimes
 
@@ -44,9 +39,10 @@ def test_it_is_caught(number: str, tried: Trials) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", HONEST)
 def test_the_honest_runner_is_innocent_in_its_place(number: str, tried: Trials) -> None:
-    result = _result(tried, "honest", number)
+    result = tried[f"{number} honest"].result()
     assert not result.caught, result.story
 
 
 def test_all_eighteen_are_there() -> None:
     assert list(MUTANTS) == [f"M{number}" for number in range(1, 19)]
+    assert {untried(number) for number in set(MUTANTS) - {"M4", "M10"}} == {""}

@@ -94,7 +94,7 @@ _ALL = (
     Mutant("M10", "no fsync before a file gets its name",
            Setting(SEED, {"sd-video": 1}, partial(loses_power, again=False), power=True), ("published",)),
     Mutant("M11", "every start begins with a full bucket of requests",
-           Setting(SEED, {"sd-video": 6}, partial(dies_twice, at="answer-read:7"), limits=Limits(6, 10), speed=4.0),
+           Setting(SEED, {"sd-video": 6}, partial(dies_twice, at="answer-read:6"), limits=Limits(6, 10), speed=2.0),
            ("limits",)),
     Mutant("M12", "orders whose answer got lost keep no slot",
            Setting(SEED, {"sd-video": 4}, runs, ({**LOST, "times": 3},), Limits(2, 240), speed=10.0), ("limits",)),
