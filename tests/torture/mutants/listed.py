@@ -104,7 +104,7 @@ _ALL = (
            Setting(HORSE, {"hh-video": 2}, runs, (_at("submit", "lost_request"), LOST), speed=300.0),
            ("wrong_adoptions",)),
     Mutant("M15", "the first signal is not heard",
-           Setting(SEED, {"sd-video": 1}, is_stopped, speed=5.0, render=100.0), ("stops",)),
+           Setting(SEED, {"sd-video": 1}, is_stopped, speed=5.0, render=200.0), ("stops",)),
     Mutant("M16", "writes are cut short by cancellation",
            Setting(SEED, {"sd-video": 1}, is_stopped_in_the_midst, with_hiccup=True), ("edges",)),
     Mutant("M17", "transactions begin deferred",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from torture.commands import Ended, Running
 from torture.evidence import Stop
@@ -19,6 +19,8 @@ from torture.judge import GRACE, Finding
 from torture.random_kills import Torn
 from torture.trial import Trial
 from torture.waiting import until
+
+TESTS = Path(__file__).parents[2]
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Stage:
         place.mkdir()
         calls = "".join(f"patches.{name}()\n" for name in self.patches)
         (place / "sitecustomize.py").write_text(f"from torture.mutants import patches\n{calls}")
-        self.path = os.pathsep.join([str(place), *sys.path])
+        self.path = f"{place}{os.pathsep}{TESTS}"
         self.torn = Torn(self.here.renders)
 
     def start(self, **more: str) -> Running:
