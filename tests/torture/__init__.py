@@ -10,6 +10,9 @@
     evidence    what is left behind, gathered: the program's own JSON, its event log, files, the providers' ledger
     judge       what the evidence proves: doubles, losses, wrong adoptions, differences. Pure
     random_kills, sweep   the two ways of killing: at random moments, and at every named fail point
+    power       a loss of power: what was never synced is gone
+    mutants     runners that are wrong on purpose, which the judge must catch
+    warm        commands that only read, without a process's second of starting
     figures     the report: one JSON and one table
 
 Nothing here imports the program but for the names it states itself (fail points, the table of transitions).
