@@ -15,5 +15,6 @@
     warm        commands that only read, without a process's second of starting
     figures     the report: one JSON and one table
 
-Nothing here imports the program but for the names it states itself (fail points, the table of transitions).
+Nothing here imports the program but for the names it states itself (fail points, the table of transitions), and what
+works in processes of its own: `warm`, and the patches of the mutants.
 """
