@@ -18,14 +18,15 @@ ON_DISK, OTHER = Path("renders/a.mp4"), Path("renders/b.mp4")
 JOBS = (
     Job(1, "k1", HORSE, "succeeded", "vid_1", None, 1, "one", None, None, 60.0, Decimal(25), Decimal(25), Decimal(0),
         (Output(ON_DISK, 10, "aa"),)),
-    Job(2, "k2", HORSE, "failed", "vid_2", None, 1, "two", "task_failed", None, 60.0, Decimal(25), Decimal(25), Decimal(25)),
+    Job(2, "k2", HORSE, "failed", "vid_2", None, 1, "two", "task_failed", None, 60.0, Decimal(25), Decimal(25),
+        Decimal(25)),
     Job(3, "k3", HORSE, "held", None, None, 1, "three", "unknown_submission", None, 60.0, Decimal(25), None, None),
     Job(4, "k4", SEED, "succeeded", "sd2_1", "key4", 1, "take", None, None, 60.0, None, Decimal(30), Decimal(0),
         (Output(OTHER, 20, "bb"),)),
     Job(5, "k5", SEED, "failed", "sd2_2", "key5", 1, "take", "moderated", None, 60.0, None, Decimal(0), Decimal(0)),
 )  # fmt: skip
 TASKS = (
-    Task("vid_1", HORSE, "one", None, None, 60.0, Decimal(25), Decimal(25), "completed", True, 1),
+    Task("vid_1", HORSE, "one", None, Decimal(25), Decimal(25), "completed", True, 1),
     Task("vid_2", HORSE, "two", None, Decimal(25), Decimal(0), "failed", True, 1),
     Task("vid_3", HORSE, "three", None, Decimal(25), Decimal(25), "completed", True, 1),
     Task("sd2_1", SEED, "take", "key4", Decimal(30), Decimal(30), "completed", True, 1),

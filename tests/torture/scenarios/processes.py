@@ -17,6 +17,7 @@ from torture.random_kills import Torn, look, peace
 from torture.scenarios.scene import Scenario, expect, staged
 from torture.scenarios.steps import SETTLED, clips, ends_with, states, submissions
 from torture.tally import Tally
+from torture.trial import Trial
 from torture.waiting import until
 
 CROWD, STORM, STOPS, HANGUPS, DEAF = 100, 60, 30, 30, 30
