@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.clock import Clock
 from runner.errors import Fenced, LocalError, NotSent
 from runner.jobs import Change
-from runner.store import again, engines, ownership, place, schema
+from runner.store import again, engines, ownership, place, schema, set_back
 from runner.store.again import Patience, Signed, reason
 from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply
@@ -190,6 +190,8 @@ async def _opened(
             if store.sqlite:
                 await store.write(ownership.register, clock.now(), worker)
             await rescue(store)
+            if store.sqlite:  # of several hosts each has a clock of its own
+                set_back.tell(await store.write(set_back.since_last_time, clock.now()))
             await store.write(ownership.look_again, clock.now())
             if not store.sqlite:
                 beating = asyncio.create_task(_beat(store), name="heartbeat")
