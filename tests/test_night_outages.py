@@ -159,8 +159,8 @@ async def test_F72_with_another_accounts_key_nothing_is_ordered(
         running = n.start()
         await until(lambda: n.ordered() >= 1)
         await n.s.fault(provider, "hang", when="submit")
-        while (await n.s.control("faults"))["queue"]:
-            await asyncio.sleep(0.01)  # until the sandbox has it
+        while (await n.s.control("faults"))["queue"]:  # noqa: ASYNC110  # until the sandbox has it
+            await asyncio.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
         assert await running is Exit.INTERRUPTED
         before = await n.state()

@@ -40,6 +40,7 @@ class Engine:
 
     async def run(self) -> Exit:
         """Works until the end; returns the exit code that the jobs deserve. A stop from outside leaves all as it is."""
+        self.store.wait_for_room(self._disk_patience)
         works = [asyncio.create_task(lane.run(), name=f"lane {lane.desk.account}") for lane in self.lanes]
         watching = asyncio.create_task(self._watch(works), name="watch")
         stopping = asyncio.create_task(self.stop.wait(), name="stop")
@@ -53,6 +54,10 @@ class Engine:
             await self._halt(works)
             self._tell_unstored()
         return verdict(self.tallies, self._hindrances())
+
+    @property
+    def _disk_patience(self) -> timedelta:
+        return DISK_PATIENCE if self.wait else timedelta(0)
 
     def _tell_unstored(self) -> None:
         """A paid task whose id is nowhere but in an error: that error is the one to show, whatever else went wrong."""
@@ -110,7 +115,7 @@ class Engine:
 
     async def _count(self) -> None:
         now = self.store.clock.now()
-        found = await self.store.read(standings, now, self.batch_ids, DISK_PATIENCE if self.wait else timedelta(0))
+        found = await self.store.read(standings, now, self.batch_ids, self._disk_patience)
         self.accounts = await self.store.read(account_rows)
         self.tallies = [_tally(row) for row in found]
 

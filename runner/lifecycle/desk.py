@@ -196,9 +196,9 @@ class Desk:
         if isinstance(trouble, Unstored):
             self.unstored.append(trouble)
 
-    async def record(self, *changes: Change) -> None:
+    async def record(self, *changes: Change, patient: bool = True) -> None:
         """Records the changes of one step; the log hears of them after the commit."""
-        await self.store.record(*changes)
+        await self.store.record(*changes, patient=patient)
         for change in changes:
             tell(self.account, change)
 
