@@ -52,12 +52,10 @@ class Night:
     def said(self) -> str:
         return self.screen.getvalue()
 
-    def settings(self, key: str = "") -> Settings:
+    def environment(self, key: str = "") -> dict[str, str]:
         name = self.provider.upper().replace("-", "_")
         key = key or self.s.sandbox.keys[self.provider]
-        return Settings.read(
-            self.s.folder, {f"{name}_API_KEY": key, f"{name}_BASE_URL": self.s.sandbox.base_urls[self.provider]}
-        )
+        return {f"{name}_API_KEY": key, f"{name}_BASE_URL": self.s.sandbox.base_urls[self.provider]}
 
     def manifest(self) -> Path:
         path = self.s.folder / "night.yaml"
@@ -68,10 +66,11 @@ class Night:
         )
         return path
 
-    async def run(self, *, key: str = "", wait: bool = True) -> Exit:
-        options = RunOptions(self.s.db, self.settings(key), wait=wait, speed=self.s.clock.speed)
+    async def run(self, *, key: str = "", wait: bool = True, log_file: Path | None = None) -> Exit:
+        settings = Settings.read(self.s.folder, self.environment(key))
+        options = RunOptions(self.s.db, settings, wait=wait, speed=self.s.clock.speed)
         common = replace(EVERYDAY, no_progress=True)
-        with pytest.MonkeyPatch.context() as patch, log.opened():
+        with pytest.MonkeyPatch.context() as patch, log.opened(file=log_file):
             patch.setattr(command, "clock_of", self._clock_of)
             return await command.perform(read_order(self.manifest()), options, common, yes=True)
 

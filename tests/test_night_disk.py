@@ -6,7 +6,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,13 @@ from liar import Said, liar
 from night import night
 from scene import until
 from sqlalchemy import Connection
+from torture.commands import PROGRAM
 
 from runner.engine import Exit
 from runner.errors import DiskFull, LocalError
-from runner.store import transactions
+from runner.jobs import State
+from runner.store import read_store, transactions
+from runner.store.queries import account_rows, counts, sums
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -83,10 +89,11 @@ async def test_F86_a_disk_that_is_full_for_half_an_hour_is_waited_for(
 async def test_F86_a_disk_that_stays_full_ends_the_run_and_the_next_one_goes_on(
     tmp_path: Path, disk: Disk, wait: bool
 ) -> None:
-    async with night(tmp_path, "seedance2ai", jobs=3, speed=1800, render=5 * MINUTE) as n:
+    async with night(tmp_path, "seedance2ai", jobs=3, speed=1800, render=HOUR) as n:
         running = n.start(wait=wait)
         await until(lambda: n.ordered() >= 3)
-        await asyncio.sleep(0.1)
+        while (await n.state()).count("running") < 3:  # noqa: ASYNC110  # until their ids are stored
+            await asyncio.sleep(0.05)
         disk.full = lambda: True
         with pytest.raises(LocalError) as ended:
             await running
@@ -145,3 +152,67 @@ async def test_F87_a_disk_that_takes_no_more_files_keeps_what_came_and_the_run_p
         asked = [each for each in await n.asked() if each["point"] == "download"]
         assert any(each["status"] == 206 for each in asked), "what came was kept"
         await n.all_is_well()
+
+
+async def test_F90_a_place_that_cannot_be_written_is_told_before_any_request(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    async with night(tmp_path, "seedance2ai", jobs=1) as n:
+        n.s.db = str(tmp_path / "file" / "runner.db")
+        with pytest.raises(LocalError) as refused:
+            await n.run()
+        assert refused.value.exit_code == Exit.LOCAL
+        assert await n.asked() == []
+
+
+async def test_F110_a_log_that_takes_no_more_ends_no_run(tmp_path: Path) -> None:
+    async with night(tmp_path, "seedance2ai", jobs=2, render=MINUTE) as n:
+        assert await n.run(log_file=Path("/dev/full")) is Exit.DONE
+        assert n.said.count("the log file cannot be written any more") == 1
+        await n.all_is_well()
+
+
+async def test_F108_F110_without_memory_and_without_anybody_who_reads_a_run_ends_cleanly_and_goes_on(
+    tmp_path: Path,
+) -> None:
+    """In 256 MiB of address space, and with stdout closed."""
+    async with night(tmp_path, "seedance2ai", jobs=2, speed=120, render=MINUTE) as n:
+        words = ["run", str(n.manifest()), "--yes", "--speed", "120", "--db", n.s.db, "--no-progress"]
+        environment = {**os.environ, **n.environment(), "RUNNER_ANCHOR": repr(n.wall.anchor)}
+        limited = f'ulimit -v {256 << 10}; "$0" "$@" >&-; echo "ended with $?" >ended'
+        narrow = await asyncio.create_subprocess_exec(
+            "sh", "-c", limited, str(PROGRAM), *words, cwd=tmp_path, env=environment, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert narrow.stderr is not None
+        said = (await narrow.stderr.read()).decode()
+        assert "Traceback" not in said
+        assert (tmp_path / "ended").read_text() in ("ended with 0\n", "ended with 3\n", "ended with 7\n")
+        assert await n.run() is Exit.DONE
+        await n.all_is_well()
+
+
+async def test_F111_ten_thousand_held_jobs_at_the_head_starve_nobody(tmp_path: Path) -> None:
+    async with night(tmp_path, "seedance2ai", jobs=3, render=MINUTE) as n:
+        await n.s.control("credits", provider="seedance2ai", key=n.s.sandbox.keys["seedance2ai"], balance="0")
+        assert await n.run(wait=False) is Exit.PAUSED
+        await n.s.control("credits", provider="seedance2ai", key=n.s.sandbox.keys["seedance2ai"], balance="1000")
+        _hold(n.s.db, 10_000)
+        async with read_store(n.s.db, n.wall) as store:
+            began = time.process_time()
+            counted, _, _ = await store.read(counts), await store.read(sums), await store.read(account_rows)
+            assert time.process_time() - began < 1.0
+        assert {count.state: count.jobs for count in counted} == {State.HELD: 10_000, State.QUEUED: 3}
+        assert await n.run() is Exit.PERSON_NEEDED
+        assert n.ordered() == 3
+        assert "10000 held, 3 succeeded" in n.said
+
+
+def _hold(db: str, number: int) -> None:
+    """So many held jobs, of the same batch, that stand before all others."""
+    with closing(sqlite3.connect(db, isolation_level=None)) as connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(jobs)")]
+        new = {"id": "-n", "key": "printf('%064x', n)", "state": "'held'", "place": "'old'", "task_id": "NULL"}
+        values = ", ".join(new.get(name, name) for name in names)
+        connection.execute(
+            f"INSERT INTO jobs ({', '.join(names)}) WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 "
+            f"FROM number WHERE n < {number}) SELECT {values} FROM number, (SELECT * FROM jobs LIMIT 1)"
+        )
