@@ -98,6 +98,10 @@ class LocalError(RunnerError):
     exit_code = 7
 
 
+class DiskFull(LocalError):
+    """There is no room for what was to be written; nothing of it was."""
+
+
 class Unstored(LocalError):
     """A task was paid for, and its id could not be stored: the message tells it, and nothing else must hide it."""
 

@@ -655,11 +655,10 @@ def _full(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES])
-async def test_trouble_with_the_disk_keeps_what_came(
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EMFILE])
+async def test_F87_F90_F91_trouble_with_the_disk_keeps_what_came(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F87, F90, F91."""
     real, written = os.write, 0
 
     def write(descriptor: int, data: Any) -> int:
@@ -683,8 +682,8 @@ async def test_trouble_with_the_disk_keeps_what_came(
         assert store.wire.asked[1].headers["range"] == f"bytes={kept}-"
 
 
-async def test_a_folder_that_cannot_be_written_is_trouble_with_the_disk(tmp_path: Path) -> None:
-    """F90, with a file where a folder's parent should be, which not even root may write to."""
+async def test_F90_a_folder_that_cannot_be_written_is_trouble_with_the_disk(tmp_path: Path) -> None:
+    """With a file where a folder's parent should be, which not even root may write to."""
     (tmp_path / "file").write_text("")
     async with store_of() as store:
         outcome = await once(wanted(store, tmp_path / "file" / "root"))
@@ -705,8 +704,8 @@ async def test_no_step_on_the_disk_may_fail_unseen(step: str, tmp_path: Path, mo
         assert_published(await once(wanted(store, tmp_path)), tmp_path)
 
 
-async def test_a_name_too_long_for_the_disk_is_shortened(tmp_path: Path) -> None:
-    """F91: 108 Chinese characters are 324 bytes; folders, too."""
+async def test_F91_a_name_too_long_for_the_disk_is_shortened(tmp_path: Path) -> None:
+    """108 Chinese characters are 324 bytes; folders, too."""
     long, folder = "夜" * 108, "巷" * 100
     async with store_of() as store:
         first = await once(wanted(store, tmp_path, f"{folder}/{long}.mp4"))
