@@ -1,0 +1,150 @@
+"""Every account that is known here: its key, its provider's answer to one unpaid question, and the time it told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from runner import health, log
+from runner.cli.accounts import Member, entry_of, mark_of, unknown_provider, wanted_of
+from runner.cli.decisions import NotNow
+from runner.cli.permits import permitted
+from runner.client.asking import Line
+from runner.clock import Clock
+from runner.errors import ErrorKind, InputError, LocalError, NoAnswer, NotSent, Problem
+from runner.exchange import Action, Ask, Refusal, Reply, Report
+from runner.health import accounts as judged
+from runner.health.accounts import NO_TASK
+from runner.manifest import ProviderEntry
+from runner.providers import registry
+from runner.providers.description import Provider
+from runner.settings import Settings, variable
+
+if TYPE_CHECKING:
+    from runner.cli.checkup.queue import Seen
+    from runner.store import Store
+
+PATIENCE = 10.0  # seconds for room in the account's request window
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An account, and whether anything is to be done with it."""
+
+    entry: ProviderEntry
+    needed: bool
+
+
+def known(wanted: Iterable[ProviderEntry], seen: Seen | None, settings: Settings) -> list[Known]:
+    """Those of the manifest (`wanted`), those of the queue, and every provider whose key is set."""
+    found = {entry.name: Known(entry, needed=True) for entry in wanted}
+    for row in seen.rows if seen else ():
+        found.setdefault(row.name, Known(entry_of(row), seen is not None and row.name in seen.unfinished))
+    for name in registry():
+        if settings.has_key(name):
+            found.setdefault(name, Known(ProviderEntry(name, name), needed=False))
+    return [found[name] for name in sorted(found)]
+
+
+async def examine(everyone: Sequence[Known], seen: Seen | None, settings: Settings, clock: Clock) -> list[health.Check]:
+    """Each account's checks, in the order given; all are asked at once."""
+    if not everyone:
+        names = ", ".join(variable(name, "API_KEY") for name in registry())
+        return [health.warning("key", "accounts", "no key is set, and no account is known", f"set one of {names}")]
+    async with AsyncExitStack() as stack:
+        store = await _store(stack, seen, clock)
+        found = await asyncio.gather(*(_examine(each, seen, store, settings, clock) for each in everyone))
+    return [check for checks in found for check in checks]
+
+
+async def _store(stack: AsyncExitStack, seen: Seen | None, clock: Clock) -> Store | None:
+    """The queue, in which our questions count like all others; None where there is none in a state to be written."""
+    from runner.store import open_store
+
+    if seen is None or not seen.sound:
+        return None
+    try:
+        return await stack.enter_async_context(open_store(seen.db, clock))
+    except LocalError:
+        return None  # why, its own checks tell
+
+
+async def _examine(
+    account: Known, seen: Seen | None, store: Store | None, settings: Settings, clock: Clock
+) -> list[health.Check]:
+    entry, name = account.entry, account.entry.name
+    if entry.uses not in registry():
+        return [health.warning("key", name, unknown_provider(entry.uses), "without it nobody can be asked")]
+    found = _credentials(entry, settings)
+    problems = found if isinstance(found, tuple) else ()
+    key = variable(name, "API_KEY")
+    checks = judged.key(name, key, problems, is_set=settings.has_key(name), needed=account.needed)
+    if isinstance(found, tuple):
+        return checks
+    checks += [health.warning("key", name, note, "put both into the same place") for note in found.credentials.notes]
+    if seen is not None and (told := _fingerprint(found, key, seen)):
+        checks.append(told)
+    in_queue = seen is not None and any(row.name == name for row in seen.rows)
+    return checks + await _asked(found, key, store if in_queue else None, clock)
+
+
+def _credentials(entry: ProviderEntry, settings: Settings) -> Member | tuple[Problem, ...]:
+    try:
+        return Member(entry, settings.one(wanted_of(entry.name, entry.uses)))
+    except InputError as error:
+        return error.problems
+
+
+def _fingerprint(member: Member, key: str, seen: Seen) -> health.Check | None:
+    name = member.entry.name
+    return judged.fingerprint(name, key, mark_of(member, seen.salt), seen.fingerprints.get(name))
+
+
+async def _asked(member: Member, key: str, store: Store | None, clock: Clock) -> list[health.Check]:
+    """One unpaid question, in the account's window where the queue keeps one."""
+    log.keep(member.credentials.key)
+    name = member.entry.name
+    try:
+        async with AsyncExitStack() as stack:
+            if store is not None:
+                await stack.enter_async_context(permitted(store, name, PATIENCE))
+            said, skew = await _question(member, clock)
+    except (NotNow, LocalError) as error:
+        return [health.warning("answer", name, f"it was not asked: {error.message}", error.hint or "try again later")]
+    told = judged.skew(name, skew)
+    return [judged.answer(name, key, said), *([told] if told else [])]
+
+
+async def _question(member: Member, clock: Clock) -> tuple[Decimal | Report | Refusal, float | None]:
+    """The answer, and by how many seconds the provider's clock is ahead of ours."""
+    provider = registry()[member.entry.uses]
+    dates: list[datetime | None] = []
+    async with Line(member.credentials, clock) as line:
+
+        async def ask(method: str, path: str, **more: Any) -> Reply:
+            reply = await line.ask(method, path, **more)
+            dates.append(reply.date)
+            return reply
+
+        try:
+            said = await _cheapest(provider, ask)
+        except (NoAnswer, NotSent) as silence:
+            said = Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
+        return said, line.skew if any(dates) else None
+
+
+async def _cheapest(provider: Provider, ask: Ask) -> Decimal | Report | Refusal:
+    """The balance, where it is documented how to ask for it; else for a task that does not exist. Neither costs
+    anything, and both need the key."""
+    if provider.balance is not None:
+        return await provider.balance(ask)
+    model = next(model for model in provider.models if not model.unavailable)
+    return await provider.poll(ask, model.path, NO_TASK)
+
+
+__all__ = ["Known", "examine", "known"]
