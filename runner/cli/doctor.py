@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,15 +37,13 @@ async def doctor(
     Asks each provider one unpaid question, for the balance where there is one. Never shows a key, and changes nothing:
     it may be called while runner run is at work. Ends with 0 if there is nothing worse than warnings.
     """
-    from runner.log import clean
-
     if salvage:
         return _salvage(common.db, json=json)
     checks = await _examine(manifest, allow_files, common, verify=verify)
     if json:
         output.emit_json({"checks": [_record(check) for check in checks]})
     else:
-        output.emit(clean(_table(checks)))
+        output.emit(_table(checks))
         output.line(_summary(checks))
     return exit_code(checks)
 
@@ -56,6 +55,7 @@ async def _examine(
     from runner.cli.checkup import accounts, queue
     from runner.cli.checkup.outputs import verify as verified
     from runner.clock import Clock
+    from runner.log import clean
     from runner.settings import Settings
 
     clock = Clock()
@@ -67,7 +67,7 @@ async def _examine(
     if seen is not None:
         checks += queue.standing(seen, clock.now())
         checks += await verified(common.db, clock) if verify else []
-    return checks
+    return [replace(check, found=clean(check.found), advice=clean(check.advice)) for check in checks]
 
 
 def _wanted(order: Order | None) -> list[Any]:
@@ -100,7 +100,7 @@ def _table(checks: Sequence[Check]) -> str:
         rows.append(((check.verdict.value, STYLES[check.verdict]), check.check, check.subject, check.found))
         if check.advice:
             rows.append(("", "", "", (f"→ {check.advice}", "dim")))
-    return output.table(("", "check", "of", "found"), rows)
+    return output.table(("", "", "", ""), rows, heading=False)
 
 
 def _summary(checks: Sequence[Check]) -> str:

@@ -50,6 +50,14 @@ def synced(folder: Path) -> str | None:
     return next((name for at in above for mark, name in SYNCED_MARKS.items() if (at / mark).exists()), None)
 
 
+def doubts(queue: Path) -> list[str]:
+    """What does not keep anybody from working on this queue, but should be known."""
+    found = [f"{name} keeps its folder in step with other places" for name in filter(None, [synced(queue.parent)])]
+    if queue.exists() and queue.stat().st_mode & 0o077:
+        found.append("others on this machine may read it")
+    return found
+
+
 def check(queue: Path) -> None:
     """Raises LocalError where the queue would lie on a network file system, or cannot be opened at all."""
     check_file(queue)

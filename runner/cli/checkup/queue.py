@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 PERSON, PAUSED = 4, 5  # exit codes
 SHOWN = 20  # jobs of a kind; the rest is a count
-MEND = (
-    "end runner, keep a copy of the folder, and put a backup in the queue's place; runner doctor --salvage lists the "
-    "tasks and keys that can still be read"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +64,20 @@ async def look(db: str, clock: Clock) -> tuple[Seen | None, list[health.Check]]:
     except NoQueue:
         return None, [health.ok("queue", name, "there is none yet; a run makes it")]
     except LocalError as error:
-        return None, [*found, health.trouble("queue", name, error.message, error.hint or MEND, LOCAL)]
+        return None, [*found, health.trouble("queue", name, error.message, error.hint, LOCAL)]
 
 
 async def _integrity(store: Store, name: str) -> health.Check:
+    from runner.store import commits
     from runner.store.checkup import flaws
+    from runner.store.engines import DAMAGED, database_path
 
+    await store.read(commits.check, database_path(store.url))
     found = await store.read(flaws)
     if not found:
         return health.ok("integrity", name, "every page, row and link is whole")
     more = f" (and {len(found) - 1} more)" if found[1:] else ""
-    return health.trouble("integrity", name, f"it is damaged: {found[0]}{more}", MEND, LOCAL)
+    return health.trouble("integrity", name, f"it is damaged: {found[0]}{more}", DAMAGED, LOCAL)
 
 
 async def _server(store: Store, name: str) -> list[health.Check]:
@@ -113,7 +112,8 @@ def places(db: str, folders: Iterable[Path]) -> list[health.Check]:
 
     url = parse(db)
     found = _queue_place(database_path(url)) if is_sqlite(url) else []
-    for folder in sorted({_standing(path) for path in folders}):
+    told = {check.subject for check in found if check.check == "space"}
+    for folder in sorted({_standing(path) for path in folders if str(_standing(path)) not in told}):
         found += [_space(folder), machine.writable(str(folder), may_write=os.access(folder, os.W_OK | os.X_OK))]
     return found
 
