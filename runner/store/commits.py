@@ -47,8 +47,8 @@ def check(connection: Connection, queue: Path) -> None:
     message = f"{queue} has lost its last commits: {noted.commits} were made, and it knows of {counted}"
     raise LocalError(
         f"{message}. Its -wal file was deleted or cut, or this is an older copy of it",
-        f"put {queue.name}-wal back. Without it what was ordered last may be ordered, and paid, again: look for it at the "
-        f"providers. To go on all the same, delete {note_of(queue).name} beside the queue",
+        f"put {queue.name}-wal back. Without it, what was ordered last may be ordered and paid again: look for it at "
+        f"the providers. To go on all the same, delete {note_of(queue).name} beside the queue",
     )
 
 
