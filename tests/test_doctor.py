@@ -25,7 +25,7 @@ from runner.cli.checkup.outputs import look_at
 from runner.cli.doctor import doctor, exit_code
 from runner.clock import Clock
 from runner.errors import ErrorKind, Problem
-from runner.exchange import Action, Refusal
+from runner.exchange import Action, Listed, Page, Phase, Refusal, Report
 from runner.health import Verdict, machine, ok, trouble, warning
 from runner.health import accounts as judged
 from runner.health.accounts import SKEW_HARMFUL, SKEW_NOTICED
@@ -34,7 +34,7 @@ from runner.jobs import Event, Failure, OutputRow, State
 from runner.manifest import ProviderEntry
 from runner.sandbox import Options, Sandbox, serve
 from runner.settings import Credentials, Secret
-from runner.store import Store, facts, open_store, place
+from runner.store import Store, commits, facts, open_store, place
 from runner.store import accounts as account_rows
 
 KEY = "canary-key-0123456789-abcdef"
@@ -200,6 +200,19 @@ def test_what_a_refusal_means(action: Action, kind: ErrorKind, verdict: str, wor
     assert bool(check.advice) == (verdict != "ok")
 
 
+def test_a_list_without_prompts_or_times_is_in_doubt() -> None:
+    report = Report("t", Phase.DONE, "done")
+    whole = Listed("t", "a face", HandClock().now(), report)
+    for items, verdict in (
+        ((whole,), "ok"), ((whole, replace(whole, prompt=None)), "warning"),
+        ((replace(whole, created_at=None),), "warning"),
+    ):  # fmt: skip
+        check = judged.history("happyhorse", Page(items, more=False))
+        assert check is not None
+        assert check.verdict == verdict
+    assert judged.history("happyhorse", Page((), more=False)) is None
+
+
 def test_an_empty_account_is_in_doubt() -> None:
     assert judged.answer("seegen", "SEEGEN_API_KEY", Decimal(0)).verdict is Verdict.WARNING
     assert "12.5 credits" in judged.answer("seegen", "SEEGEN_API_KEY", Decimal("12.50")).found
@@ -293,7 +306,7 @@ async def test_the_key_of_another_account_is_noticed_and_questions_count(bed: Be
     async with open_store(str(bed.queue), Clock(), own=True) as store:
         own = mark_of(member, await store.read(facts.salt))
         accounts = [replace(account("seegen", provider="seegen"), fingerprint=own),
-                    account("happyhorse", provider="happyhorse", windows=[(2, 600)])]  # fmt: skip
+                    account("happyhorse", provider="happyhorse", windows=[(4, 600)])]  # fmt: skip
         await fill(store, [], accounts=accounts)
     for left in (1, 0):
         code, told, _ = await bed.asked()
@@ -353,6 +366,16 @@ async def test_F95_B90_a_newer_queue_is_told_by_its_versions(bed: Bed) -> None:
     assert code == 7
     assert "schema 9999, which is newer than this program" in told["queue", str(bed.queue)]["found"]
     assert "install the newer runner" in told["queue", str(bed.queue)]["advice"]
+
+
+async def test_F94_commits_that_are_missing_are_told(bed: Bed) -> None:
+    async with open_store(str(bed.queue), HandClock(), own=True) as store:
+        made = (await store.read(facts.created_at)).isoformat()
+    commits.note_of(bed.queue).write_text(f"{999:>10} {made}\n")
+    code, told, _ = await bed.asked()
+    assert code == 7
+    assert "has lost its last commits" in told["queue", str(bed.queue)]["found"]
+    assert "runner.db-wal" in told["queue", str(bed.queue)]["advice"]
 
 
 async def test_F94_B90_a_damaged_queue_is_told_and_salvaged(bed: Bed) -> None:

@@ -34,8 +34,9 @@ async def doctor(
 ) -> int:
     """Check keys, accounts, clock, disk and queue, and say what to do about what is wrong.
 
-    Asks each provider one unpaid question, for the balance where there is one. Never shows a key, and changes nothing:
-    it may be called while runner run is at work. Ends with 0 if there is nothing worse than warnings.
+    Asks each provider what costs nothing: for the balance where there is one, and for the list of tasks. Never shows a
+    key, and changes nothing: it may be called while runner run is at work. Ends with 0 if there is nothing worse than
+    warnings.
     """
     if salvage:
         return _salvage(common.db, json=json)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from runner.errors import ErrorKind, Problem
-from runner.exchange import Action, Refusal, Report
+from runner.exchange import Action, Page, Refusal, Report
 from runner.health.checks import Check, ok, trouble, warning
 from runner.ledger import as_text
 
@@ -72,6 +72,17 @@ def _refusal(account: str, variable: str, refusal: Refusal) -> Check:
             advice = "nothing to do here; runner run waits and goes on by itself"
             return trouble("answer", account, f"it is out of service: {told}", advice, NO_ANSWER)
     return warning("answer", account, f"its answer is unclear: {told}", "if it stays so, its interface has changed")
+
+
+def history(account: str, said: Page | Refusal) -> Check | None:
+    """Whether the provider's list tells of a task what finding a lost one again takes: its prompt and when it was
+    made. None where it could not be had, or shows nothing to judge by."""
+    if isinstance(said, Refusal) or not said.items:
+        return None
+    if all(item.prompt is not None and item.created_at is not None for item in said.items):
+        return ok("history", account, "its list tells prompts and times: an order whose answer gets lost can be found")
+    found = "its list tells no prompt, or no time: an order whose answer gets lost cannot be found in it"
+    return warning("history", account, found, "such a job is held; then see: runner resolve JOB")
 
 
 def skew(account: str, seconds: float | None) -> Check | None:

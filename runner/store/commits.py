@@ -64,11 +64,12 @@ def forget(queue: Path) -> None:
 
 
 class Counter:
-    """Counts the commits of one owner."""
+    """Counts the commits of one owner. (It talks to the driver itself: this stands in the way of every commit.)"""
 
     def __init__(self, queue: Path) -> None:
         self._queue = queue
         self._made_at: str | None = None
+        self._commits: int | None = None
         self._descriptor: int | None = None
 
     def begin(self, connection: Connection) -> int:
@@ -79,13 +80,15 @@ class Counter:
         """Counts the transaction that is about to be committed; None for one that has written nothing."""
         if self.begin(connection) == before:
             return None
-        commits = (_counted(connection) + 1) % SPAN
-        connection.exec_driver_sql(f"PRAGMA user_version = {commits}")
-        self._made_at = self._made_at or _made_at(connection)
+        if self._made_at is None:
+            self._commits, self._made_at = _counted(connection), _made_at(connection)
+        commits = ((self._commits or 0) + 1) % SPAN
+        _driver(connection).execute(f"PRAGMA user_version = {commits}").close()
         return commits
 
     def note(self, commits: int) -> None:
         """It was committed. A note that cannot be written is only missed if the queue is damaged, too."""
+        self._commits = commits
         with suppress(OSError):
             if self._descriptor is None:
                 self._descriptor = os.open(note_of(self._queue), os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)

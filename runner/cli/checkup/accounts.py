@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner import health, log
 from runner.cli.accounts import Member, entry_of, mark_of, unknown_provider, wanted_of
@@ -17,7 +17,7 @@ from runner.cli.permits import permitted
 from runner.client.asking import Line
 from runner.clock import Clock
 from runner.errors import ErrorKind, InputError, LocalError, NoAnswer, NotSent, Problem
-from runner.exchange import Action, Ask, Refusal, Reply, Report
+from runner.exchange import Action, Ask, Page, Refusal, Reply, Report
 from runner.health import accounts as judged
 from runner.health.accounts import NO_TASK
 from runner.manifest import ProviderEntry
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from runner.cli.checkup.queue import Seen
     from runner.store import Store
 
+T = TypeVar("T")
+Said = Decimal | Report | Refusal
 PATIENCE = 10.0  # seconds for room in the account's request window
 
 
@@ -106,45 +108,68 @@ def _fingerprint(member: Member, key: str, seen: Seen) -> health.Check | None:
 
 
 async def _asked(member: Member, key: str, store: Store | None, clock: Clock) -> list[health.Check]:
-    """One unpaid question, in the account's window where the queue keeps one."""
+    """One unpaid question, and one more for the list of tasks where there is one; in the account's window, where the
+    queue keeps one."""
     log.keep(member.credentials.key)
-    name = member.entry.name
-    try:
-        async with AsyncExitStack() as stack:
-            if store is not None:
-                await stack.enter_async_context(permitted(store, name, PATIENCE))
-            said, skew = await _question(member, clock)
-    except (NotNow, LocalError) as error:
-        return [health.warning("answer", name, f"it was not asked: {error.message}", error.hint or "try again later")]
-    told = judged.skew(name, skew)
-    return [judged.answer(name, key, said), *([told] if told else [])]
-
-
-async def _question(member: Member, clock: Clock) -> tuple[Decimal | Report | Refusal, float | None]:
-    """The answer, and by how many seconds the provider's clock is ahead of ours."""
-    provider = registry()[member.entry.uses]
-    dates: list[datetime | None] = []
+    provider, name = registry()[member.entry.uses], member.entry.name
+    found: list[health.Check | None] = []
     async with Line(member.credentials, clock) as line:
-
-        async def ask(method: str, path: str, **more: Any) -> Reply:
-            reply = await line.ask(method, path, **more)
-            dates.append(reply.date)
-            return reply
-
+        heard = _Heard(line)
         try:
-            said = await _cheapest(provider, ask)
+            said: Said = await _answered(store, name, heard, partial(_cheapest, provider))
+            found += [judged.answer(name, key, said), judged.skew(name, heard.skew)]
+            if provider.history is not None and not isinstance(said, Refusal):
+                listed = await _answered(store, name, heard, partial(_first_page, provider))
+                found.append(judged.history(name, listed))
+        except (NotNow, LocalError) as error:
+            hint = error.hint or "try again later"
+            found.append(health.warning("answer", name, f"it was not asked: {error.message}", hint))
+    return [check for check in found if check is not None]
+
+
+async def _answered(
+    store: Store | None, name: str, ask: Ask, question: Callable[[Ask], Awaitable[T | Refusal]]
+) -> T | Refusal:
+    """Raises NotNow where there is no room for it in the account's window."""
+    async with AsyncExitStack() as stack:
+        if store is not None:
+            await stack.enter_async_context(permitted(store, name, PATIENCE))
+        try:
+            return await question(ask)
         except (NoAnswer, NotSent) as silence:
-            said = Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
-        return said, line.skew if any(dates) else None
+            return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
 
 
-async def _cheapest(provider: Provider, ask: Ask) -> Decimal | Report | Refusal:
+class _Heard:
+    """Asks over a line, and remembers whether an answer told the time."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._dated = False
+
+    async def __call__(self, method: str, path: str, **more: Any) -> Reply:
+        reply = await self._line.ask(method, path, **more)
+        self._dated = self._dated or reply.date is not None
+        return reply
+
+    @property
+    def skew(self) -> float | None:
+        """Seconds by which the provider's clock is ahead of ours; None where it told no time."""
+        return self._line.skew if self._dated else None
+
+
+async def _cheapest(provider: Provider, ask: Ask) -> Said:
     """The balance, where it is documented how to ask for it; else for a task that does not exist. Neither costs
     anything, and both need the key."""
     if provider.balance is not None:
         return await provider.balance(ask)
     model = next(model for model in provider.models if not model.unavailable)
     return await provider.poll(ask, model.path, NO_TASK)
+
+
+async def _first_page(provider: Provider, ask: Ask) -> Page | Refusal:
+    assert provider.history is not None, "only a provider with a list is asked for it"
+    return await provider.history(ask, 1)
 
 
 __all__ = ["Known", "examine", "known"]
