@@ -113,17 +113,19 @@ async def _asked(member: Member, key: str, store: Store | None, clock: Clock) ->
     log.keep(member.credentials.key)
     provider, name = registry()[member.entry.uses], member.entry.name
     found: list[health.Check | None] = []
+    asking = "answer"
     async with Line(member.credentials, clock) as line:
         heard = _Heard(line)
         try:
             said: Said = await _answered(store, name, heard, partial(_cheapest, provider))
             found += [judged.answer(name, key, said), judged.skew(name, heard.skew)]
             if provider.history is not None and not isinstance(said, Refusal):
+                asking = "history"
                 listed = await _answered(store, name, heard, partial(_first_page, provider))
                 found.append(judged.history(name, listed))
         except (NotNow, LocalError) as error:
             hint = error.hint or "try again later"
-            found.append(health.warning("answer", name, f"it was not asked: {error.message}", hint))
+            found.append(health.warning(asking, name, f"it was not asked: {error.message}", hint))
     return [check for check in found if check is not None]
 
 
