@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -157,6 +158,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
             if lock is not None:
                 place.keep_ballast(engines.database_path(url))
+                _tell_doubts(engines.database_path(url))
             yield store
     finally:
         try:
@@ -231,8 +233,6 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
         _must_be_there(url)
         return None
     place.check(queue)
-    for doubt in place.doubts(queue):
-        log.warning("the queue is not in a good place", why=doubt, hint="runner doctor tells what to do")
     lock = ownership.QueueLock(queue)
     try:
         queue.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -244,6 +244,11 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
         lock.release()
         raise LocalError(f"cannot write the queue {queue}: {error.strerror}") from None
     return lock
+
+
+def _tell_doubts(queue: Path) -> None:
+    for doubt in place.doubts(queue):
+        log.warning("the queue is not in a good place", why=doubt, hint="runner doctor tells what to do")
 
 
 def _must_be_there(url: URL) -> None:
