@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from runner.errors import DiskFull, InternalError, LocalError, Taken, Unreachable
+from runner.store import engines
 from runner.store.accounts import lock_accounts
 from runner.store.again import reason
 from runner.store.transactions import Transactions
@@ -123,7 +124,9 @@ def _translated(error: Exception) -> Exception:
         return Taken(str(error.orig)) if _unique(error) else InternalError(f"a row that cannot be: {error.orig}")
     if isinstance(error, DBAPIError):
         why = f"the queue cannot be written: {reason(error)}"
-        return DiskFull(why, "make room on its disk") if _full(error) else LocalError(why)
+        if _full(error):
+            return DiskFull(why, "make room on its disk")
+        return LocalError(why, engines.DAMAGED if engines.is_damaged(error) else "")
     return error
 
 

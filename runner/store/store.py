@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import structlog
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +21,7 @@ from runner.clock import Clock
 from runner.errors import Fenced, LocalError, NotSent
 from runner.files import make_folder
 from runner.jobs import Change
-from runner.store import again, engines, ownership, place, schema, set_back
+from runner.store import again, commits, engines, ownership, place, schema, set_back
 from runner.store.again import Patience, Signed, reason
 from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply
@@ -28,6 +30,7 @@ from runner.store.room import Room
 from runner.store.transactions import Transactions, transactions
 
 T = TypeVar("T")
+log = structlog.get_logger("runner")
 BRINK_SECONDS = 10.0  # of the wall: what takes longer may have lost its lease, and its connection its patience
 
 
@@ -93,7 +96,8 @@ class Store:
         try:
             return await (attempt() if self._patience is None else self._patience.through(attempt))
         except DBAPIError as error:
-            raise LocalError(f"the queue cannot be read: {reason(error)}") from None
+            hint = engines.DAMAGED if engines.is_damaged(error) else ""
+            raise LocalError(f"the queue cannot be read: {reason(error)}", hint) from None
 
     async def _read_once(self, function: Callable[..., T], *args: Any) -> T:
         async with engines.connected(self._reading.connect()) as connection:
@@ -162,6 +166,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
             if lock is not None:
                 place.keep_ballast(engines.database_path(url))
+                _tell_doubts(engines.database_path(url))
             yield store
     finally:
         try:
@@ -242,11 +247,18 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
     try:
         make_folder(queue.parent)
         lock.acquire()
+        if not queue.exists():
+            commits.forget(queue)
         engines.create_private(queue)
     except OSError as error:
         lock.release()
         raise LocalError(f"cannot write the queue {queue}: {error.strerror}") from None
     return lock
+
+
+def _tell_doubts(queue: Path) -> None:
+    for doubt in place.doubts(queue):
+        log.warning("the queue is not in a good place", why=doubt, hint="runner doctor tells what to do")
 
 
 def _must_be_there(url: URL) -> None:
