@@ -40,7 +40,7 @@ SECRET = re.compile(
 )
 
 # The user name and password of a URL.
-USER_INFO = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
+USER_INFO = re.compile(r"(?<=://)[^/\s\"']+(?=@)")
 
 # What no text of a manifest or a table may hold (B26): control characters but tab and line breaks, half characters.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

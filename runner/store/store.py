@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.clock import Clock
 from runner.errors import Fenced, LocalError, NotSent
+from runner.files import make_private
 from runner.jobs import Change
 from runner.store import again, engines, ownership, place, schema
 from runner.store.again import Patience, Signed, reason
@@ -230,7 +231,7 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
     place.check(queue)
     lock = ownership.QueueLock(queue)
     try:
-        queue.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(queue.parent)
         lock.acquire()
         engines.create_private(queue)
     except OSError as error:
