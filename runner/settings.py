@@ -310,8 +310,12 @@ class Redactor:
 
 
 def holds(text: str, forms: Iterable[str]) -> bool:
-    """Whether one of these forms of a secret stands in the text, or in what it says once URL escapes are undone."""
-    return any(form in said for said in {text, unquote(text), unquote_plus(text)} for form in forms)
+    """Whether one of these forms of a secret stands in the text, or in what it says once URL escapes are undone (twice:
+    what was escaped before may have been put into a query)."""
+    said = {text}
+    for _ in range(2):
+        said |= {undo(each) for each in said for undo in (unquote, unquote_plus)}
+    return any(form in each for each in said for form in forms)
 
 
 def forms_of(secret: Secret) -> frozenset[str]:

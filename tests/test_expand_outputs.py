@@ -126,7 +126,7 @@ def refusal_codes(folder: Path, jobs: dict[str, object], name: str) -> list[str]
 
 
 @pytest.mark.parametrize("rows", [["A", "a"], ["caf\u00e9", "cafe\u0301"], ["x:y", "x|y"]])
-def test_B72_two_jobs_never_share_a_path(rows: list[str], tmp_path: Path) -> None:
+def test_B72_T12_two_jobs_never_share_a_path(rows: list[str], tmp_path: Path) -> None:
     job = {**SEEDANCE, "prompt": "scene ${n} of ${shot}", "rows": [{"shot": s, "n": i} for i, s in enumerate(rows)]}
     assert refusal_codes(tmp_path, {"a": job}, "${shot}.${ext}") == ["B72"]
     assert len(orders_of(tmp_path, {"a": job})) == 2

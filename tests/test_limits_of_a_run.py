@@ -89,7 +89,7 @@ async def test_a_cap_holds_with_and_without_a_manifest(tmp_path: Path, with_mani
         assert states(await s.jobs()) == ["queued"]
 
 
-async def test_a_looser_cap_does_not_loosen_the_budget(tmp_path: Path) -> None:
+async def test_T23_a_looser_cap_does_not_loosen_the_budget(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         options = await with_a_queue(s)
         for cap in (37, 500):
