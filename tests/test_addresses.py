@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,11 +49,11 @@ REAL_LOOK_UP, REAL_CONNECT = socket.getaddrinfo, socket.socket.connect
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(socket, "getaddrinfo", made.look_up)
     monkeypatch.setattr(socket.socket, "connect", lambda end, address: made.connect(end, address))
-    yield made
+    return made
 
 
 def abroad() -> Fetcher:
@@ -99,9 +98,7 @@ async def test_T9_a_name_that_is_public_first_and_private_then(world: World, tmp
 
 
 @pytest.mark.parametrize("inside", ["127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "64:ff9b::7f00:1"])
-async def test_T9_a_public_address_does_not_cover_for_a_private_one(
-    inside: str, world: World, tmp_path: Path
-) -> None:
+async def test_T9_a_public_address_does_not_cover_for_a_private_one(inside: str, world: World, tmp_path: Path) -> None:
     """A name with both: should the public one not answer, the other is still not asked."""
     world.answers = [[ELSEWHERE, inside], [inside, ELSEWHERE]]
     async with abroad() as fetcher, served(hello, tls=certificates.server_side(tmp_path)) as wire:

@@ -179,7 +179,7 @@ async def test_F36_a_head_without_measure_is_no_answer(head: str, paid: bool) ->
     assert HEADERS < 1_000
 
 
-@pytest.mark.parametrize("body", [b'{"id": "\xff"}', '{"id": "ü"}'.encode("latin-1"), b'\xff\xfe{\x00}\x00'])
+@pytest.mark.parametrize("body", [b'{"id": "\xff"}', '{"id": "ü"}'.encode("latin-1"), b"\xff\xfe{\x00}\x00"])
 async def test_F37_what_is_no_utf_8_is_not_understood(body: bytes) -> None:
     async def handler(_: Asked, connection: Connection) -> None:
         await connection.answer(200, body, content_type="application/json; charset=latin-1")

@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def environment(folder: Path, proxy: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     import samples
 
     folder = tmp_path_factory.mktemp("watched")
@@ -75,7 +74,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     (folder / "netrc").unlink()
     (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
-    yield Watched(folder, done.stderr, **json.loads(done.stdout.splitlines()[-1]), proxy=proxy, calls=calls)
+    return Watched(folder, done.stderr, **json.loads(done.stdout.splitlines()[-1]), proxy=proxy, calls=calls)
 
 
 def _waiting(sink: socket.socket) -> int:

@@ -1,4 +1,4 @@
-"""A process that notes what Python does outside of itself: while all of `runner` is imported, then in a whole rehearsal.
+"""A process that notes what Python does outside of itself: while `runner` is imported, then in a whole rehearsal.
 
 `python watched.py MANIFEST WORD…` rehearses the manifest and prints what was seen as one line of JSON, its last.
 """
@@ -26,13 +26,15 @@ phase = "importing"
 seen: list[tuple[str, str, Any]] = []  # phase, event, what it was about
 
 
+def writes(event: str, arguments: tuple[Any, ...]) -> bool:
+    return event in FILES or (event == "open" and bool(arguments[2] & WRITING))
+
+
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook: Python calls it before anything of this kind happens, whoever asked for it."""
     if event in NETWORK:
         seen.append((phase, event, arguments[NETWORK[event]]))
-    elif event in CHILDREN:
-        seen.append((phase, event, repr(arguments[0])))
-    elif phase == "importing" and (event in FILES or (event == "open" and arguments[2] & WRITING)):
+    elif event in CHILDREN or (phase == "importing" and writes(event, arguments)):
         seen.append((phase, event, repr(arguments[0])))
 
 
@@ -62,7 +64,7 @@ def note_ports() -> list[int]:
 
     async def listening(**arguments: Any) -> Any:
         listener = await listen(**arguments)
-        ports.append(listener.extra(anyio.abc.SocketAttribute.local_port))
+        ports.append(listener.extra(anyio.abc.SocketAttribute.local_port))  # noqa: S610  # no Django here
         return listener
 
     rehearse.serve, asking.anyio.create_tcp_listener = serving, listening

@@ -70,7 +70,7 @@ def tell_notes(members: Iterable[Member]) -> None:
         name, source = member.entry.name, registry()[member.entry.uses].source
         if source:
             base = member.credentials.base_url
-            news.warning(f"{name} is described in {source}: its key goes to {base}, and what that file says is believed")
+            news.warning(f"{name} is described in {source}: its key goes to {base}, and the file's word is believed")
         for note in member.credentials.notes:
             news.warning(note)
 

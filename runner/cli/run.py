@@ -13,8 +13,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from runner import log
-from runner.cli.app import EVERYDAY, AllowFiles, Common
 from runner.cli.accounts import tell_notes
+from runner.cli.app import EVERYDAY, AllowFiles, Common
 from runner.cli.assembly import (
     Order,
     RunOptions,

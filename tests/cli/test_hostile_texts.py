@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from liar import Lie, Said, liar
+from liar import Lie, liar
 from scene import Scene, scene, states
 from test_nonsense import JSON
 
@@ -18,8 +18,8 @@ from runner.engine import Exit
 from runner.problems import UNPRINTABLE
 
 EVIL = (
-    "\x1b]8;;file:///etc/passwd\x1b\\click\x1b]8;;\x1b\\ \x1b[2J\x1b[1;31mred \x9b31m \x9d0;title\x07 \x90q\x9c \x08 \x7f "
-    "\u202egnp.exe\u202c \u2066x\u2069 \u200f\u061c\ufeff [bold red]markup[/] :skull:"
+    "\x1b]8;;file:///etc/passwd\x1b\\click\x1b]8;;\x1b\\ \x1b[2J\x1b[1;31mred \x9b31m \x9d0;title\x07 \x90q\x9c "
+    "\x08 \x7f \u202egnp.exe\u202c \u2066x\u2069 \u200f\u061c\ufeff [bold red]markup[/] :skull:"
 )
 PLAIN = ("click", "gnp.exe", "[bold red]markup[/]", ":skull:")  # of which nothing is taken for more than it is
 
@@ -84,8 +84,9 @@ def test_T16_nor_do_decisions(queue: str, capfd: pytest.CaptureFixture[str]) -> 
 
 
 WORDS: list[tuple[str, ...]] = [
-    ("show", EVIL), ("cancel", EVIL), ("retry", EVIL), ("resolve", EVIL, "--abandon"), ("resolve", "2", "--adopt", EVIL),
-    ("jobs", "--state", EVIL), ("providers", EVIL), (EVIL,), ("status", f"--{EVIL}"), ("status", "--db", f"/dev/null/{EVIL}"),
+    ("show", EVIL), ("cancel", EVIL), ("retry", EVIL), ("resolve", EVIL, "--abandon"), (EVIL,),
+    ("resolve", "2", "--adopt", EVIL), ("jobs", "--state", EVIL), ("providers", EVIL), ("status", f"--{EVIL}"),
+    ("status", "--db", f"/dev/null/{EVIL}"),
     ("plan", f"{EVIL}.yaml"), ("run", f"{EVIL}.yaml"), ("rehearse", f"{EVIL}.yaml"), ("run", "--until", EVIL),
     ("run", "--max-credits", f"{EVIL}=1"), ("run", "--max-credits", EVIL), ("run", "--resubmit-unknown", EVIL),
     ("run", "--callback-url", f"https://x.example/{EVIL}", "--callback-listen", EVIL), ("run", "--callback-url", EVIL),

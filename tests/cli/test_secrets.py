@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -84,8 +85,8 @@ def test_T2_no_malformed_key_is_said_however_much_is_said(
             quoted = quoted.replace("\udcff", "\0")  # which no environment could hold, as no file can hold the other
             (folder / ".env").write_text(f'SEEDANCE2AI_API_KEY="{quoted}"\n', encoding="utf-8")
         for verbosity in VERBOSITIES if where == "environment" else VERBOSITIES[-1:]:
-            words = ["run", manifest, "--yes", "--no-wait", "--log-file", "all.log", *([verbosity] if verbosity else [])]
-            assert call(words) == 2
+            words = ["run", manifest, "--yes", "--no-wait", "--log-file", "all.log", verbosity]
+            assert call([word for word in words if word]) == 2
             told = said(capfd, folder / "all.log")
             assert "SEEDANCE2AI_API_KEY" in told
             assert "is no key" in told
@@ -190,6 +191,11 @@ TROUBLES: dict[str, Callable[[], BaseException]] = {
 }
 
 
+def blow_up(trouble: BaseException, _key: str, _prompt: str, *_: Any) -> Any:
+    """With local variables that a more talkative traceback would show."""
+    raise trouble
+
+
 @pytest.mark.parametrize("verbosity", ["-q", "-vv"])
 def test_T4_whatever_is_raised_it_says_neither_key_nor_prompt(
     verbosity: str, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -197,12 +203,7 @@ def test_T4_whatever_is_raised_it_says_neither_key_nor_prompt(
     monkeypatch.setenv("SEEDANCE2AI_API_KEY", KEY)
     assert len(TROUBLES) > 20
     for name, trouble in TROUBLES.items():
-
-        def blow_up(*_: Any, trouble: BaseException = trouble()) -> Any:
-            key, prompt = KEY, PROMPT  # which a traceback with local variables would show
-            raise trouble
-
-        monkeypatch.setattr("runner.store.read_store", blow_up)
+        monkeypatch.setattr("runner.store.read_store", partial(blow_up, trouble(), KEY, PROMPT))
         code = call(["status", verbosity, "--log-file", "all.log"])
         told = said(capfd, folder / "all.log")
         assert code in (3, 7), name
@@ -213,10 +214,11 @@ def test_T4_whatever_is_raised_it_says_neither_key_nor_prompt(
 
 
 async def test_T4_an_error_of_the_queue_names_no_values(folder: Path) -> None:
+    ask_for = text("SELECT :prompt FROM no_such")
     async with open_store(str(folder / "queue.db"), Clock(), own=True) as store:
         for ask in (store.read, store.write):
             with pytest.raises(Exception, match="no_such") as raised:
-                await ask(lambda connection: connection.execute(text("SELECT :prompt FROM no_such"), {"prompt": PROMPT}))
+                await ask(lambda connection: connection.execute(ask_for, {"prompt": PROMPT}))
             assert PROMPT not in str(raised.value) + repr(raised.value) + log.describe(raised.value)
 
 
