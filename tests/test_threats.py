@@ -12,8 +12,8 @@ THREATS = range(1, 31)
 TEST = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
 NUMBER = re.compile(r"(?:^|_)[Tt](\d+)(?=_|$)")
 
-# What a threat would need, and this version does not have. Of some others a part does not apply: there is no keyring to
-# be asked for keys (T1, T29), no ffprobe (T21), no package to be published (T24), no plugin in Python (T25), and neither
+# What a threat would need, and this version does not have. Of some others a part does not apply: there is no keyring
+# that keys come from (T1, T29), no ffprobe (T21), no published package (T24), no plugin in Python (T25), and neither
 # `--log-prompts` nor `purge` (T30).
 NOT_APPLICABLE = {
     17: "no report is written, as HTML or as CSV: `runner report` does not exist, what is printed is text or JSON",
