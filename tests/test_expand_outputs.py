@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from manifests import SEEDANCE, codes_of, manifest_of, orders_of
 
-from runner.errors import InputError
+from runner.errors import InputError, Place
 from runner.expand import orders, survey
 from runner.expand.clashes import Clashes
 from runner.expand.outputs import LONGEST_PART, Namer, clean, folded, slug
@@ -144,7 +144,10 @@ def test_T12_of_ten_thousand_names_that_some_file_system_takes_for_one_all_are_f
     manifest = manifest_of(tmp_path, {"a": {**SEEDANCE, "prompt": "a neon alley"}})
     [order] = orders(manifest, registry(), survey(manifest, registry()))
     names = ["caf\u00e9/clip.mp4", "CAFE\u0301/clip.mp4", "Caf\u00c9/CLIP.mp4", "cafe\u0301/Clip.MP4"]
-    many = [replace(order, key=f"{n:064x}"[::-1], output=names[n % 4], take=n) for n in range(10_000)]
+    places = [Place("takes.csv", n + 2, 1) for n in range(10_000)]
+    many = [
+        replace(order, key=f"{n:064x}"[::-1], output=names[n % 4], where=place) for n, place in enumerate(places)
+    ]  # fmt: skip
     with closing(Clashes()) as clashes:
         for one in many:
             clashes.add(one)
