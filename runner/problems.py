@@ -40,7 +40,7 @@ SECRET = re.compile(
 )
 
 # The user name and password of a URL.
-USER_INFO = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
+USER_INFO = re.compile(r"(?<=://)[^/\s\"']+(?=@)")
 
 # What no text of a manifest or a table may hold (B26): control characters but tab and line breaks, half characters.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -121,12 +121,14 @@ def refused(file: str, problems: Iterable[Problem], *, cut: bool = False) -> Inp
 def _discreet(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """Without a trace of a secret: what looks like one is masked, and a line with one (B31) is not shown at all."""
     secret = {(p.place.file, p.place.line) for p in problems if p.code == "B31" and p.place}
-    return tuple(_masked(p, hide=p.place is not None and (p.place.file, p.place.line) in secret) for p in problems)
-
-
-def _masked(problem: Problem, hide: bool) -> Problem:
-    text = None if hide or problem.text is None else mask(problem.text)
-    return replace(problem, message=mask(problem.message), hint=mask(problem.hint), text=text)
+    shown = {
+        text: mask(text) for text in {p.text for p in problems} if text
+    }  # once: a long line may have many problems
+    hidden = [p.place is not None and (p.place.file, p.place.line) in secret for p in problems]
+    return tuple(
+        replace(p, message=mask(p.message), hint=mask(p.hint), text=None if hide else shown.get(p.text or ""))
+        for p, hide in zip(problems, hidden, strict=True)
+    )
 
 
 def render(problems: Sequence[Problem], shown: int = SHOWN) -> str:

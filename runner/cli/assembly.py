@@ -21,7 +21,16 @@ import structlog
 
 from runner import expand
 from runner import plan as planning
-from runner.cli.accounts import Member, check_leave, check_speed, lanes, limits_of, of_manifest, of_queue
+from runner.cli.accounts import (
+    Member,
+    check_leave,
+    check_speed,
+    lanes,
+    limits_of,
+    of_manifest,
+    of_queue,
+    tell_notes,
+)
 from runner.cli.output import say
 from runner.client.callbacks import CallbackPlace, listening
 from runner.clock import Clock
@@ -134,6 +143,7 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
         check_speed(options.speed, others)
         everyone = [*members, *others]
         check_leave(options.leave, everyone)
+        tell_notes(others)
         added = await _enqueue(store, order, options, members) if order else None
         if order is None:
             await _tighten(store, options)

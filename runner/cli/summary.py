@@ -8,13 +8,13 @@ from decimal import Decimal
 
 from rich.console import Console
 
+from runner import log
 from runner.cli.decisions import title
 from runner.engine import Engine, Exit
 from runner.errors import LocalError
 from runner.jobs import SETTLED, UNPAID, State
 from runner.ledger import as_text
 from runner.plan import Bill, Plan
-from runner.problems import printable
 from runner.providers import registry
 from runner.references import Outgoing
 from runner.store.queries import Sum, counts, sums
@@ -32,7 +32,7 @@ ENDS = {
 
 
 def say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(log.clean(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -60,7 +60,7 @@ def _show_files(console: Console, files: Sequence[Outgoing]) -> None:
     for leaving in files[:SHOWN]:
         file = leaving.file
         what = f"{file.media_type}, {file.size:,} bytes"
-        say(console, f"  leaves this machine: {printable(str(file.path))} ({what}) to {', '.join(leaving.accounts)}")
+        say(console, f"  leaves this machine: {file.path} ({what}) to {', '.join(leaving.accounts)}")
     if len(files) > SHOWN:
         say(console, f"  leave this machine, too: +{len(files) - SHOWN} more (plan --json lists all)")
 

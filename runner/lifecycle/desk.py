@@ -17,7 +17,7 @@ from runner.clock import Clock
 from runner.downloads.outcomes import CAP
 from runner.errors import ErrorKind, NoAnswer, NotSent, Unstored
 from runner.exchange import Action, Ask, Refusal
-from runner.jobs import QUIET, Change, State
+from runner.jobs import QUIET, Change, Event, State
 from runner.limits import PROBE_EVERY, Breaker
 from runner.providers.description import Provider
 from runner.store import Store
@@ -30,6 +30,13 @@ from runner.verdicts.polling import Poll
 
 T = TypeVar("T")
 WORRYING = frozenset({State.UNKNOWN, State.HELD})
+QUOTING = frozenset(
+    {
+        Event.REJECTED, Event.PUT_BACK, Event.REFUSED, Event.TASK_FAILED, Event.TASK_CANCELLED, Event.TASK_REFUSED,
+        Event.TASK_LOST, Event.ANSWER_LOST, Event.NOT_FOUND, Event.LOOKED,
+    }
+)  # fmt: skip
+OUR_CODES = frozenset({"no_answer", "not_sent", "other_key", "key_window", "reference", "reference_changed", "review"})
 log = structlog.get_logger("runner")
 
 
@@ -217,6 +224,17 @@ def tell(account: str, change: Change) -> None:
     """One change as a log line: what needs attention is a warning, what happens all the time is for debugging."""
     to = change.standing.state
     say = log.warning if to in WORRYING else log.debug if change.event in QUIET else log.info
-    facts = {name: str(value) for name, value in change.data.items()}
+    facts = _told(change)
     facts |= {"account": account, "job": str(change.job_id), "source": change.source.value, "target": to.value}
     say(change.event.value, **facts)
+
+
+def _told(change: Change) -> dict[str, str]:
+    """Its facts, but not in the provider's words, who may repeat a prompt in them (reliability.md T30): those are in
+    the queue, for `runner show`."""
+    facts = {name: str(value) for name, value in change.data.items()}
+    failure = change.standing.failure
+    if change.event not in QUOTING or failure is None:
+        return facts
+    ours = failure.code in OUR_CODES and facts.get("why") == failure.message
+    return facts if ours else {**facts, "why": failure.kind.value, "code": failure.code}

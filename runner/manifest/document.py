@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import yaml
@@ -26,6 +26,7 @@ MAX_BYTES = 5 * 1024 * 1024
 MAX_DEPTH = 32
 MAX_ALIASES = 1_000
 MAX_VALUES = 1_000_000  # aliases counted as what they unfold to; a text of MAX_BYTES that holds more is no manifest
+MAX_SIGNS = 100  # forbidden ones that are told of: to find the place of one takes a walk through the whole text
 
 _LINE_SEPARATOR = re.compile("[\u2028\u2029]")
 
@@ -217,7 +218,8 @@ class _Builder:
 
     def _refuse_signs(self) -> None:
         """Control characters; and line separators, which YAML 1.2 reads as text and the parser as line breaks."""
-        for sign in chain(CONTROL.finditer(self.source.text), _LINE_SEPARATOR.finditer(self.source.text)):
+        signs = chain(CONTROL.finditer(self.source.text), _LINE_SEPARATOR.finditer(self.source.text))
+        for sign in islice(signs, MAX_SIGNS):
             message = f"{_named(sign[0])} is not allowed in {self.words.noun}"
             self._note(Problem("B26", message, "remove it", self.source.at(sign.start())))
         if self.problems:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.clock import Clock
 from runner.errors import Fenced, LocalError, NotSent
-from runner.files import make_folder
+from runner.files import make_private
 from runner.jobs import Change
 from runner.store import again, commits, engines, ownership, place, schema, set_back
 from runner.store.again import Patience, Signed, reason
@@ -245,7 +245,7 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
     place.check(queue)
     lock = ownership.QueueLock(queue)
     try:
-        make_folder(queue.parent)
+        make_private(queue.parent)
         lock.acquire()
         if not queue.exists():
             commits.forget(queue)

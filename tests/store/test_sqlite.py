@@ -328,7 +328,7 @@ def open_umask() -> Iterator[None]:
         os.umask(before)
 
 
-async def test_every_file_is_its_owners_only(tmp_path: Path) -> None:
+async def test_T7_every_file_is_its_owners_only(tmp_path: Path) -> None:
     """By the mode they are made with, whatever the umask: nothing is readable even for a moment."""
     queue = tmp_path / "deep" / "er" / "queue.db"
     with open_umask():
@@ -340,7 +340,7 @@ async def test_every_file_is_its_owners_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(queue.parent.stat().st_mode) == 0o700
 
 
-async def test_a_published_files_signed_url_is_gone_from_the_disk(queue: Path) -> None:
+async def test_T6_a_published_files_signed_url_is_gone_from_the_disk(queue: Path) -> None:
     async with open_store(str(queue), HandClock(), own=True) as store:
         await fill(store, 40, accounts=[settings(concurrency=40)])
         for job in await set_running(store):
