@@ -45,6 +45,11 @@ def check_file(queue: Path) -> None:
         raise LocalError(f"{queue} cannot be read: permission denied", "mend its permissions, or name another: --db")
 
 
+def is_filled(queue: Path) -> bool:
+    """Whether something stands there that is not a queue yet to be made (an empty file is)."""
+    return queue.exists() and (not queue.is_file() or queue.stat().st_size > 0)
+
+
 def file_system(folder: Path) -> str | None:
     """The kind of file system that holds `folder` (Linux); None where it cannot be told."""
     try:

@@ -7,6 +7,7 @@ program. A test proves that both ways lead to the same schema, on both engines.
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing, suppress
@@ -58,6 +59,16 @@ async def ensure(writing: Transactions, reading: AsyncEngine, url: URL, clock: C
             await writing.run(_create_once, url, clock)
         elif found != HEAD:
             await _migrate(writing, url, found)
+    except DBAPIError as error:
+        raise _damaged(url, error) from None
+
+
+async def must_be_ours(engine: AsyncEngine, url: URL) -> None:
+    """Raises LocalError for what is no queue of a version known here, or cannot be read."""
+    try:
+        found = await _found(engine, url)
+        if found not in (None, HEAD):
+            _known(_scripts(), found)
     except DBAPIError as error:
         raise _damaged(url, error) from None
 
@@ -180,13 +191,28 @@ def _damaged(url: URL, error: DBAPIError) -> LocalError:
     message = f"{_name(url)} cannot be used: {error.orig}{_header(url, error)}"
     if not engines.is_sqlite(url):
         return LocalError(message, "check the URL given with --db or RUNNER_DB; nothing was changed")
-    return LocalError(message, "was it damaged, or is it something else? nothing was changed")
+    return LocalError(message, _salvage(url, error))
+
+
+def _salvage(url: URL, error: DBAPIError) -> str:
+    """What can be done about a file that is damaged (and not quite something else)."""
+    if _code(error) & 0xFF != sqlite3.SQLITE_CORRUPT:
+        return "was it damaged, or is it something else? nothing was changed"
+    queue = engines.database_path(url)
+    salvaged = queue.with_name(f"{queue.stem}.salvaged{queue.suffix}")
+    command = f"sqlite3 {shlex.quote(str(queue))} .recover | sqlite3 {shlex.quote(str(salvaged))}"
+    return f"it is damaged; nothing was changed. Go back to a backup, or save what can be read: {command}"
+
+
+def _code(error: DBAPIError) -> int:
+    """SQLite's own code for what went wrong, 0 where it gave none."""
+    return getattr(error.orig, "sqlite_errorcode", 0)
 
 
 def _header(url: URL, error: DBAPIError) -> str:
     """What a file begins with that SQLite does not take for a database: then no lock hangs on its handle, and it may be
     looked at by hand. Too little of it to give a secret away."""
-    if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_NOTADB:
+    if _code(error) != sqlite3.SQLITE_NOTADB:
         return ""
     with suppress(OSError), engines.database_path(url).open("rb") as file:
         return f"; it begins with {quoted(file.read(HEADER).decode(errors='backslashreplace'))}"
