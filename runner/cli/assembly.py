@@ -196,7 +196,7 @@ async def _enqueue(store: Store, order: Order, options: RunOptions, members: Seq
         manifest.batch, str(manifest.folder), str(root), text, manifest.sha256, batch_limits(order, options)
     )  # fmt: skip
     accounts = limits_of(members, await store.read(facts.salt))
-    return await store.write(_add, store.clock.now(), accounts, batch, _NewJobs(order))
+    return await store.write(_add, store.clock.now(), accounts, batch, NewJobs(order))
 
 
 def _add(
@@ -248,7 +248,7 @@ def contradictions(order: Order, options: RunOptions) -> Iterator[Problem]:
 
 
 @dataclass(frozen=True, slots=True)
-class _NewJobs:
+class NewJobs:
     """The jobs of a manifest for the queue: a stream that can be begun anew, should the transaction be tried again."""
 
     order: Order

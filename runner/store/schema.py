@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.clock import Clock
-from runner.errors import LocalError, NoQueue
+from runner.errors import LocalError, NoQueue, NotOurs, Unusable
 from runner.failpoints import reached
 from runner.problems import listed, quoted
 from runner.store import engines
@@ -150,8 +150,8 @@ def _known(config: Config, found: str) -> None:
     try:
         ScriptDirectory.from_config(config).get_revision(found)
     except CommandError:
-        raise LocalError(f"the queue has schema {found}, which is newer than this program ({HEAD})",
-                         "install the newer runner; this queue was left as it is") from None  # fmt: skip
+        raise Unusable(f"the queue has schema {found}, which is newer than this program ({HEAD})",
+                       "install the newer runner; this queue was left as it is") from None  # fmt: skip
 
 
 def _upgrade(connection: Connection, config: Config) -> None:
@@ -182,23 +182,22 @@ def no_queue(url: URL) -> NoQueue:
     return NoQueue(f"there is no queue at {_name(url)}", "run a manifest first, or name the queue: --db")
 
 
-def _not_ours(url: URL, tables: Iterable[str]) -> LocalError:
+def _not_ours(url: URL, tables: Iterable[str]) -> NotOurs:
     message = f"{_name(url)} is not a queue of runner; it holds other tables: {listed(sorted(tables), 5)}"
-    return LocalError(message, "name another place with --db; this one was left as it is")
+    return NotOurs(message, "name another place with --db; this one was left as it is")
 
 
 def _damaged(url: URL, error: DBAPIError) -> LocalError:
     message = f"{_name(url)} cannot be used: {error.orig}{_header(url, error)}"
     if not engines.is_sqlite(url):
         return LocalError(message, "check the URL given with --db or RUNNER_DB; nothing was changed")
-    return LocalError(message, _salvage(url, error))
+    if _code(error) & 0xFF == sqlite3.SQLITE_CORRUPT:
+        return Unusable(message, _salvage(engines.database_path(url)))
+    kind = NotOurs if _code(error) == sqlite3.SQLITE_NOTADB else LocalError
+    return kind(message, "was it damaged, or is it something else? nothing was changed")
 
 
-def _salvage(url: URL, error: DBAPIError) -> str:
-    """What can be done about a file that is damaged (and not quite something else)."""
-    if _code(error) & 0xFF != sqlite3.SQLITE_CORRUPT:
-        return "was it damaged, or is it something else? nothing was changed"
-    queue = engines.database_path(url)
+def _salvage(queue: Path) -> str:
     salvaged = queue.with_name(f"{queue.stem}.salvaged{queue.suffix}")
     command = f"sqlite3 {shlex.quote(str(queue))} .recover | sqlite3 {shlex.quote(str(salvaged))}"
     return f"it is damaged; nothing was changed. Go back to a backup, or save what can be read: {command}"
