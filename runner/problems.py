@@ -30,12 +30,12 @@ WIDTH = 100  # columns of a source line that are shown around its caret
 SECRET = re.compile(
     r"""(?<![A-Za-z0-9%/=])(?:
         sk[-_](?:sd_|live_|test_|proj-|ant-|or-)[A-Za-z0-9_-]{8,}
-      | sk[-_](?=[A-Za-z_-]{0,64}[0-9])[A-Za-z0-9_-]{16,}
+      | sk[-_](?=[A-Za-z_-]{0,64}+[0-9])[A-Za-z0-9_-]{16,}
       | gh[pousr]_[A-Za-z0-9]{30,} | xox[abprs]-[A-Za-z0-9-]{10,}
       | AKIA[0-9A-Z]{16} | AIza[0-9A-Za-z_-]{35}
       | eyJ[A-Za-z0-9_-]{8,512}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}
       | -----BEGIN\ [A-Z ]{0,64}PRIVATE\ KEY-----
-      | [Bb]earer\ +(?=[A-Za-z._~+/-]{0,64}[0-9])[A-Za-z0-9._~+/-]{16,}
+      | [Bb]earer\ +(?=[A-Za-z._~+/-]{0,64}+[0-9])[A-Za-z0-9._~+/-]{16,}
     )""",
     re.VERBOSE,
 )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from fuzz.seeds import FILMED, LOCAL, PIECES, RICH, TABLES, manifests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.errors import InputError
 from runner.expand import orders, survey
 from runner.manifest import read_manifest
+from runner.manifest.findings import KEPT
+from runner.problems import render
 from runner.providers import registry
 
 INPUTS = int(os.environ.get("RUNNER_FUZZ", "700"))
@@ -88,6 +92,37 @@ def test_the_seeds_themselves_are_good(folder: Path) -> None:
 
 def test_an_input_is_made_again_by_its_number() -> None:
     assert made("night", 4711) == made("night", 4711) != made("night", 4712)
+
+
+# What it found, kept: each of these once took as long as the square of its length.
+
+
+CLIP = 'version: 1\nbatch: night\njobs:\n  clip: {provider: seedance2ai, model: seedance, prompt: "'
+KEY = "sk-sd_abcdefghij0123456789"
+ONCE_SLOW = {
+    "mistakes in one long line": CLIP + 'a"' + ", prompt: a" * 30_000 + "}\n",
+    "control characters": "\0" * 1_000_000,
+    "dollars": CLIP + "$" * 1_000_000 + '"}\n',
+    "beginnings of keys": CLIP + "sk_" * 300_000 + '"}\n',
+    "keys in comments": CLIP
+    + 'a"}\n'
+    + f"# {KEY}\n" * 5_000
+    + "budget: {"
+    + ", ".join(f"a{n}: 1" for n in range(5_000)),
+}
+
+
+@pytest.mark.parametrize("what", ONCE_SLOW)
+def test_what_once_was_slow_is_told_at_once(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.yaml"
+    path.write_text(ONCE_SLOW[what])
+    started = time.process_time()
+    try:
+        read_manifest(path)
+    except InputError as error:
+        assert 1 <= len(error.problems) <= KEPT
+        assert render(error.problems)
+    assert time.process_time() - started < 2
 
 
 # The limits are the system's, and it means them.
