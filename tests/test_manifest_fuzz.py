@@ -21,7 +21,7 @@ from fuzz.seeds import FILMED, LOCAL, PIECES, RICH, TABLES, manifests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.errors import InputError
+from runner.errors import InputError, Problem
 from runner.expand import orders, survey
 from runner.manifest import read_manifest
 from runner.manifest.findings import KEPT
@@ -99,16 +99,13 @@ def test_an_input_is_made_again_by_its_number() -> None:
 
 CLIP = 'version: 1\nbatch: night\njobs:\n  clip: {provider: seedance2ai, model: seedance, prompt: "'
 KEY = "sk-sd_abcdefghij0123456789"
+MANY = "budget: {" + ", ".join(f"a{n}: 1" for n in range(5_000)) + "}\n"
 ONCE_SLOW = {
     "mistakes in one long line": CLIP + 'a"' + ", prompt: a" * 30_000 + "}\n",
     "control characters": "\0" * 1_000_000,
     "dollars": CLIP + "$" * 1_000_000 + '"}\n',
     "beginnings of keys": CLIP + "sk_" * 300_000 + '"}\n',
-    "keys in comments": CLIP
-    + 'a"}\n'
-    + f"# {KEY}\n" * 5_000
-    + "budget: {"
-    + ", ".join(f"a{n}: 1" for n in range(5_000)),
+    "keys in comments": f'{CLIP}a"}}\n' + f"# {KEY}\n" * 5_000 + MANY,
 }
 
 
@@ -117,12 +114,19 @@ def test_what_once_was_slow_is_told_at_once(what: str, tmp_path: Path) -> None:
     path = tmp_path / "manifest.yaml"
     path.write_text(ONCE_SLOW[what])
     started = time.process_time()
+    problems = problems_of(path)
+    told = render(problems)
+    assert time.process_time() - started < 2
+    assert len(problems) <= KEPT
+    assert told.count(": B") >= min(len(problems), 50)
+
+
+def problems_of(path: Path) -> tuple[Problem, ...]:
     try:
         read_manifest(path)
     except InputError as error:
-        assert 1 <= len(error.problems) <= KEPT
-        assert render(error.problems)
-    assert time.process_time() - started < 2
+        return error.problems
+    return ()
 
 
 # The limits are the system's, and it means them.
