@@ -72,7 +72,7 @@ def test_T10_plan_lists_every_file_that_leaves_as_data(commands: Commands) -> No
     }
     (here / "m.yaml").write_text(yaml_of(jobs, providers={"horse-b": {"uses": "happyhorse"}}))
     told = commands.json("plan", "m.yaml")
-    assert list(told) == ["batch", "jobs", "totals", "files"]
+    assert list(told) == ["batch", "jobs", "totals", "files", "warnings"]
     first, second = told["files"]
     assert first == {
         "path": str(here / "a.png"), "media_type": "image/png", "bytes": len(PICTURE),

@@ -172,7 +172,8 @@ def warn(text: str) -> None:
 
 def complain(error: RunnerError, *, as_data: bool = False) -> None:
     """What ended a command: one clear line, how to mend it, and every problem with its place. `as_data`: what is wrong
-    with the input on stdout too, for scripts: `{"problems": [{code, file, line, col, endcol, msg, help}, …]}`."""
+    with the input, or with the queue before it was opened, on stdout too, for scripts:
+    `{"problems": [{code, file, line, col, endcol, msg, help}, …]}`."""
     from runner import log
 
     say(f"error: {error.message}", "red")
@@ -182,8 +183,8 @@ def complain(error: RunnerError, *, as_data: bool = False) -> None:
         _say_lines(render(problems))
     if error.hint and (told_already or not problems):
         _say_lines("\n".join(f"  help: {said}" for said in error.hint.splitlines()))
-    if as_data and isinstance(error, InputError):
-        told = as_json(problems or (Problem("", error.message, error.hint),))
+    if as_data and (isinstance(error, InputError) or error.code):
+        told = as_json(problems or (Problem(error.code, error.message, error.hint),))
         emit_json({"problems": log.redactor().scrub(told)})
 
 

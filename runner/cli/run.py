@@ -18,7 +18,9 @@ from runner.cli.app import EVERYDAY, AllowFiles, Common
 from runner.cli.assembly import (
     Order,
     RunOptions,
+    batch_limits,
     clock_of,
+    contradictions,
     members_of,
     must_exist,
     parse_caps,
@@ -102,6 +104,8 @@ async def perform(order: Order | None, options: RunOptions, common: Common, *, y
     else:
         tell_notes(members_of(order, options))  # a missing key, too, is told before anybody is asked to pay
         plan = await plan_against(order, options.db, clock, options.root or order.manifest.folder)
+        plan.limits = batch_limits(order, options)
+        plan.warnings = (*contradictions(order, options), *plan.warnings)
         if not common.quiet:
             show_plan(console, plan)
         _agree(console, plan, yes=yes)

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import yaml
 
 from runner.errors import Problem
+from runner.manifest.findings import KEPT
 from runner.manifest.places import Source
 from runner.manifest.scalars import Bare, may_be_bare, read_scalar
 from runner.manifest.syntax import syntax_problem
@@ -78,12 +79,12 @@ def read_document(text: str, file: str, words: Words = MANIFEST) -> Document:
         builder.problems.append(source.quote(syntax_problem(error, source)))
         value = None
     if builder.problems:
-        raise refused(file, builder.problems)
+        raise refused(file, builder.problems, cut=len(builder.problems) >= KEPT)
     return Document(value, source)
 
 
 class _Stop(Exception):
-    """A limit was crossed; the problem is noted."""
+    """A limit was crossed, or so much is wrong that nobody reads on; the problem is noted."""
 
 
 class _Builder:
@@ -255,6 +256,8 @@ class _Builder:
 
     def _note(self, problem: Problem) -> None:
         self.problems.append(self.source.quote(problem))
+        if len(self.problems) >= KEPT:
+            raise _Stop
 
 
 def _named(sign: str) -> str:

@@ -159,6 +159,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     person.
     """
     url = engines.parse(db)
+    await _must_be_ours(url, own=own)
     lock = _prepare_place(url, own=own)
     writing, reading = transactions(url, owner=own), engines.reader(url, primary=True)
     try:
@@ -175,6 +176,20 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
             if lock is not None:
                 place.drop_ballast(engines.database_path(url))
                 lock.release()
+
+
+async def _must_be_ours(url: URL, *, own: bool) -> None:
+    """Raises LocalError for a file that is no queue of ours, before a lock is left beside it: nothing of ours belongs
+    next to a stranger's file."""
+    queue = engines.database_path(url)
+    if not own or not engines.is_sqlite(url) or not place.is_filled(queue):
+        return
+    place.check(queue)
+    reading = engines.reader(url)
+    try:
+        await _to_its_end(schema.must_be_ours(reading, url))
+    finally:
+        await _to_its_end(_dispose(reading))
 
 
 @asynccontextmanager
