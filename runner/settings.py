@@ -134,6 +134,10 @@ class Settings:
             raise _refused(problems)
         return Credentials(wanted.account, wanted.provider, Secret(key.value), base, _is_loopback(base), notes)
 
+    def has_key(self, account: str) -> bool:
+        """Whether its variable is set at all, to whatever."""
+        return self._find(variable(account, "API_KEY")) is not None
+
     def _key(self, account: str) -> tuple[_Found | None, Problem | None]:
         name = variable(account, "API_KEY")
         found = self._find(name)

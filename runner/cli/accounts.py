@@ -34,7 +34,7 @@ class Member:
 def of_manifest(manifest: Manifest, names: Iterable[str], settings: Settings) -> list[Member]:
     """The accounts a manifest's jobs use. Raises InputError for every key that is missing or malformed."""
     entries = [manifest.account(name) for name in sorted(names)]
-    found = settings.credentials(_wanted(entry.name, entry.uses) for entry in entries)
+    found = settings.credentials(wanted_of(entry.name, entry.uses) for entry in entries)
     return [Member(entry, found[entry.name]) for entry in entries]
 
 
@@ -52,11 +52,11 @@ def of_queue(
             lacking[row.name] = unknown_provider(row.provider)
             continue
         try:
-            credentials = settings.one(_wanted(row.name, row.provider))
+            credentials = settings.one(wanted_of(row.name, row.provider))
         except InputError as error:
             lacking[row.name] = error.message
             continue
-        members.append(Member(_entry(row), credentials))
+        members.append(Member(entry_of(row), credentials))
     return members, lacking
 
 
@@ -64,11 +64,13 @@ def unknown_provider(name: str) -> str:
     return f"the provider {quoted(name)} is not known here; if a file describes it, name that with --providers"
 
 
-def _wanted(name: str, provider: str) -> Wanted:
+def wanted_of(name: str, provider: str) -> Wanted:
+    """What an account needs to speak to its provider."""
     return Wanted(name, provider, registry()[provider].base_url)
 
 
-def _entry(row: AccountRow) -> ProviderEntry:
+def entry_of(row: AccountRow) -> ProviderEntry:
+    """An account as a manifest would describe it, from what the queue keeps of it."""
     return ProviderEntry(
         row.name, row.provider, row.concurrency, row.windows, row.poll_interval, row.timeout, row.exclusive
     )
@@ -129,12 +131,12 @@ def _settings(member: Member, salt: bytes) -> AccountSettings:
     entry = member.entry
     windows = entry.rate_limit or registry()[entry.uses].windows
     return AccountSettings(
-        entry.name, entry.uses, _mark(member, salt), entry.concurrency, windows,
+        entry.name, entry.uses, mark_of(member, salt), entry.concurrency, windows,
         entry.poll_interval, entry.timeout, entry.account_exclusive,
     )  # fmt: skip
 
 
-def _mark(member: Member, salt: bytes) -> str:
+def mark_of(member: Member, salt: bytes) -> str:
     """The fingerprint of the account's key, at this host and under this header: an order that went elsewhere, or under
     another header, must never be sent again as if it were the same. (A pretend provider has another port each time.)"""
     host = urlsplit(member.credentials.base_url).hostname
@@ -145,6 +147,6 @@ def _mark(member: Member, salt: bytes) -> str:
 def _desk(store: Store, member: Member, line: Line, fetcher: Fetcher, salt: bytes) -> Desk:
     entry = member.entry
     return Desk(
-        entry.name, registry()[entry.uses], line, fetcher, store, store.clock, _mark(member, salt),
+        entry.name, registry()[entry.uses], line, fetcher, store, store.clock, mark_of(member, salt),
         entry.poll_interval, entry.timeout, exclusive=entry.account_exclusive,
     )  # fmt: skip

@@ -95,6 +95,8 @@ COMMANDS = {
     "Help": {
         "providers": "Show providers, models, fields, limits, prices, and what is guaranteed.",
         "schema": "Print the JSON Schema of a manifest, or of a file of providers, for editors.",
+        "doctor": "Check keys, accounts, clock, disk and queue, and say what to do.",
+        "backup": "Copy the queue to a file, also while it is worked on.",
         "sandbox": "Serve the pretend providers, to try things out.",
     },
 }

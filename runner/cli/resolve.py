@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from runner.store import Store
     from runner.store.work import Work
 
-NOBODY = 0  # the worker of a request that no runner makes
-LONGEST_WAIT = 120.0  # seconds for room in the request window
 CHOICES = "--adopt ID, --resubmit or --abandon"
 
 
@@ -166,18 +163,17 @@ async def _owner(store: Store, account: str, task_id: str) -> Work | None:
 
 async def _ask(store: Store, work: Work, task_id: str) -> Report | Refusal:
     """What the provider says of the task, asked once with the account's key and within its request limit."""
+    from runner.cli.permits import LONGEST_WAIT, permitted
     from runner.client.asking import Line
     from runner.exchange import Action, Refusal
 
     provider, credentials = _credentials(work)
-    request = await _room(store, work.account)
-    try:
-        async with Line(credentials, store.clock) as line:
-            return await provider.poll(line.ask, _path(provider, work), task_id)
-    except (NoAnswer, NotSent) as silence:
-        return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
-    finally:
-        await _answered(store, request)
+    async with permitted(store, work.account, LONGEST_WAIT):
+        try:
+            async with Line(credentials, store.clock) as line:
+                return await provider.poll(line.ask, _path(provider, work), task_id)
+        except (NoAnswer, NotSent) as silence:
+            return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
 
 
 def _path(provider: Provider, work: Work) -> str:
@@ -202,47 +198,3 @@ def _credentials(work: Work) -> tuple[Provider, Credentials]:
     for note in found.notes:
         output.warn(note)
     return provider, found
-
-
-async def _room(store: Store, account: str) -> int | None:
-    """Waits for room in the account's request window; returns the request's row in the log. A stopped account is not
-    waited for: asking whether a new key works is how it gets going again."""
-    from runner.cli.decisions import NotNow
-
-    waited = 0.0
-    while True:
-        now = store.clock.now()
-        allowed, row, at = await store.write(_log_request, now, account)
-        if allowed or (at is None and await _stopped(store, account)):
-            return row
-        wait = max((at - now).total_seconds(), 0.1) if at is not None else 1.0
-        if waited + wait > LONGEST_WAIT:
-            raise NotNow(f"account {account} is at its request limit until {output.local(at, now)}", "try again then")
-        output.say(f"waiting {wait:.0f} s for room in the request limit of {account}")
-        await store.clock.sleep(wait)
-        waited += wait
-
-
-async def _stopped(store: Store, account: str) -> bool:
-    from runner.store.queries import account_rows
-
-    return any(row.name == account and row.stopped for row in await store.read(account_rows))
-
-
-def _log_request(connection: Any, now: datetime, account: str) -> tuple[bool, int | None, datetime | None]:
-    """Logged with its latest possible end: should we die before the answer, it does not count for ever."""
-    from runner.client.asking import ASK_SECONDS
-    from runner.store.changes import end_requests
-    from runner.store.windows import claim_request
-
-    allowed, row, at = claim_request(connection, now, NOBODY, account)
-    if row is not None:
-        end_requests(connection, {row: now + timedelta(seconds=ASK_SECONDS)})
-    return allowed, row, at
-
-
-async def _answered(store: Store, request: int | None) -> None:
-    from runner.store.changes import end_requests
-
-    if request is not None:
-        await store.write(end_requests, {request: store.clock.now()})

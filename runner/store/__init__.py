@@ -8,6 +8,8 @@ accounts    limits that hold for everyone  windows     the request log
 waking      when to look again             brink       before the first byte leaves
 enqueue     what a manifest asks for       work        jobs as the lifecycle sees them
 ownership   locks, heartbeats, rescue      queries     what people read
+commits     whether any were lost          checkup     whether a queue is whole
+backup      a copy of one moment           salvage     what a damaged queue still tells
 """
 
 from runner.store.store import Store, open_store, read_store

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -46,6 +47,10 @@ AWAY = frozenset({
     "25P03", "25P04", "57014",  # a transaction that said nothing, or lasted, for too long; cancelled by a person
     "08000", "08001", "08003", "08004", "08006",  # the connection
 })  # fmt: skip
+DAMAGED = (
+    "runner doctor tells more, and runner doctor --salvage lists the tasks and keys that can still be read. Keep the "
+    "file, and put a backup in its place; nothing was changed"
+)
 NOT_PRIMARY = "TargetServerAttributeNotMatched"  # asyncpg's word for a standby that nobody has promoted yet
 WRITER_PRAGMAS = (
     "journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
@@ -200,6 +205,12 @@ def is_away(error: Exception) -> bool:
 def is_clash(error: Exception) -> bool:
     """Whether the server ended a transaction for another one's sake: made again, it goes through."""
     return isinstance(error, DBAPIError) and sqlstate(error) in CLASHES
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether an SQLite file is not as SQLite has written it."""
+    code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
+    return code is not None and code & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
 def sqlstate(error: DBAPIError) -> str | None:

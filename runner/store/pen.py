@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from runner.errors import InternalError, LocalError, Taken, Unreachable
+from runner.store import engines
 from runner.store.accounts import lock_accounts
 from runner.store.again import reason
 from runner.store.transactions import Transactions
@@ -122,7 +123,8 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, IntegrityError):
         return Taken(str(error.orig)) if _unique(error) else InternalError(f"a row that cannot be: {error.orig}")
     if isinstance(error, DBAPIError):
-        return LocalError(f"the queue cannot be written: {reason(error)}")
+        hint = engines.DAMAGED if engines.is_damaged(error) else ""
+        return LocalError(f"the queue cannot be written: {reason(error)}", hint)
     return error
 
 

@@ -28,6 +28,36 @@ NETWORK = frozenset(
 )
 
 
+MEMORY = frozenset(["tmpfs", "ramfs"])
+# Folders that a service copies elsewhere: by the names it gives them, and by what it leaves in them.
+SYNCED_NAMES = {
+    "dropbox": "Dropbox", "onedrive": "OneDrive", "google drive": "Google Drive", "googledrive": "Google Drive",
+    "icloud drive": "iCloud", "iclouddrive": "iCloud", "mobile documents": "iCloud", "cloudstorage": "A cloud service",
+    "nextcloud": "Nextcloud", "owncloud": "ownCloud", "box sync": "Box", "pclouddrive": "pCloud", "megasync": "MEGA",
+    "seafile": "Seafile", "yandex.disk": "Yandex Disk", "syncthing": "Syncthing",
+}  # fmt: skip
+SYNCED_MARKS = {".dropbox": "Dropbox", ".dropbox.cache": "Dropbox", ".stfolder": "Syncthing"}
+
+
+def synced(folder: Path) -> str | None:
+    """The service that keeps `folder` in step with other places, by name; None where nothing tells of one."""
+    target = folder.expanduser().absolute()
+    for part in (part.casefold() for part in {*target.parts, *target.resolve().parts}):
+        name = next((known for known in SYNCED_NAMES if part == known or part.startswith(f"{known} - ")), None)
+        if name is not None:
+            return SYNCED_NAMES[name]
+    above = (target.resolve(), *target.resolve().parents)
+    return next((name for at in above for mark, name in SYNCED_MARKS.items() if (at / mark).exists()), None)
+
+
+def doubts(queue: Path) -> list[str]:
+    """What does not keep anybody from working on this queue, but should be known."""
+    found = [f"{name} keeps its folder in step with other places" for name in filter(None, [synced(queue.parent)])]
+    if queue.exists() and queue.stat().st_mode & 0o077:
+        found.append("others on this machine may read it")
+    return found
+
+
 def check(queue: Path) -> None:
     """Raises LocalError where the queue would lie on a network file system, or cannot be opened at all."""
     check_file(queue)

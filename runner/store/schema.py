@@ -22,7 +22,7 @@ from runner.clock import Clock
 from runner.errors import LocalError, NoQueue
 from runner.failpoints import reached
 from runner.problems import listed, quoted
-from runner.store import engines
+from runner.store import commits, engines
 from runner.store.facts import new_facts
 from runner.store.tables import Table
 from runner.store.transactions import Transactions, migration
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0001"
+LOOKED_THROUGH = 32 << 20  # bytes of a queue: half a second. Damage in a larger one is met when it is read
 HEADER = 8  # bytes of a stranger's file that are shown
 MIGRATIONS = Path(__file__).parent / "migrations"
 ADVISORY = 0x72756E6E6572  # "runner": the lock under which PostgreSQL's tables are made and changed
@@ -51,6 +52,8 @@ async def ensure(writing: Transactions, reading: AsyncEngine, url: URL, clock: C
     """
     try:
         found = await _found(reading, url)
+        if own and engines.is_sqlite(url):
+            await _whole(reading, url)
         if not own:
             _must_be_todays(found, url)
         elif found is None:
@@ -73,6 +76,20 @@ async def check(engine: AsyncEngine, url: URL) -> None:
 async def _found(engine: AsyncEngine, url: URL) -> str | None:
     async with engines.connected(engine.connect()) as connection:
         return await connection.run_sync(_version, url)
+
+
+async def _whole(engine: AsyncEngine, url: URL) -> None:
+    """Raises LocalError for a queue that is damaged or has lost what was committed: nothing is paid for on its word."""
+    async with engines.connected(engine.connect()) as connection:
+        await connection.run_sync(commits.check, engines.database_path(url))
+        if engines.database_path(url).stat().st_size <= LOOKED_THROUGH:
+            await connection.run_sync(_look_through, url)
+
+
+def _look_through(connection: Connection, url: URL) -> None:
+    said = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+    if said != "ok":
+        raise LocalError(f"{_name(url)} is damaged: {said}", engines.DAMAGED)
 
 
 def _must_be_todays(found: str | None, url: URL) -> None:
@@ -180,6 +197,8 @@ def _damaged(url: URL, error: DBAPIError) -> LocalError:
     message = f"{_name(url)} cannot be used: {error.orig}{_header(url, error)}"
     if not engines.is_sqlite(url):
         return LocalError(message, "check the URL given with --db or RUNNER_DB; nothing was changed")
+    if engines.is_damaged(error):
+        return LocalError(message, engines.DAMAGED)
     return LocalError(message, "was it damaged, or is it something else? nothing was changed")
 
 

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import structlog
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -18,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.clock import Clock
 from runner.errors import Fenced, LocalError, NotSent
 from runner.jobs import Change
-from runner.store import again, engines, ownership, place, schema
+from runner.store import again, commits, engines, ownership, place, schema
 from runner.store.again import Patience, Signed, reason
 from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply
@@ -26,6 +28,7 @@ from runner.store.pen import Pen
 from runner.store.transactions import Transactions, transactions
 
 T = TypeVar("T")
+log = structlog.get_logger("runner")
 BRINK_SECONDS = 10.0  # of the wall: what takes longer may have lost its lease, and its connection its patience
 
 
@@ -85,7 +88,8 @@ class Store:
         try:
             return await (attempt() if self._patience is None else self._patience.through(attempt))
         except DBAPIError as error:
-            raise LocalError(f"the queue cannot be read: {reason(error)}") from None
+            hint = engines.DAMAGED if engines.is_damaged(error) else ""
+            raise LocalError(f"the queue cannot be read: {reason(error)}", hint) from None
 
     async def _read_once(self, function: Callable[..., T], *args: Any) -> T:
         async with engines.connected(self._reading.connect()) as connection:
@@ -154,6 +158,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
         async with _opened(url, clock, writing, reading, ownership.new_worker_id() if own else None) as store:
             if lock is not None:
                 place.keep_ballast(engines.database_path(url))
+                _tell_doubts(engines.database_path(url))
             yield store
     finally:
         try:
@@ -232,11 +237,18 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
     try:
         queue.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock.acquire()
+        if not queue.exists():
+            commits.forget(queue)
         engines.create_private(queue)
     except OSError as error:
         lock.release()
         raise LocalError(f"cannot write the queue {queue}: {error.strerror}") from None
     return lock
+
+
+def _tell_doubts(queue: Path) -> None:
+    for doubt in place.doubts(queue):
+        log.warning("the queue is not in a good place", why=doubt, hint="runner doctor tells what to do")
 
 
 def _must_be_there(url: URL) -> None:

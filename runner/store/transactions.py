@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.failpoints import reached
-from runner.store import engines
+from runner.store import commits, engines
 
 T = TypeVar("T")
 
@@ -34,7 +34,8 @@ class Transactions(Protocol):
 def transactions(url: URL, *, owner: bool) -> Transactions:
     """The writing side of a queue. `owner`: see `engines.sync_writer`."""
     if engines.is_sqlite(url):
-        return _InThread(engines.sync_writer(url, owner=owner))
+        counter = commits.Counter(engines.database_path(url)) if owner else None
+        return _InThread(engines.sync_writer(url, owner=owner), counter)
     return _OnLoop(engines.writer(url))
 
 
@@ -52,23 +53,33 @@ async def migration(url: URL, normal: Transactions) -> AsyncIterator[Transaction
 
 
 class _InThread:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, counter: commits.Counter | None = None) -> None:
+        self._engine, self._counter = engine, counter
         self._thread = ThreadPoolExecutor(1, "pen")
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, function, args)
 
     def _transact(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        counter = self._counter
         with self._engine.begin() as connection:
+            before = counter.begin(connection) if counter else 0
             result = function(connection, *args)
+            counted = counter.count(connection, before) if counter else None
             reached("before-commit")
         reached("after-commit")
+        if counter and counted is not None:
+            counter.note(counted)
         return result
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
+
+    def _close(self) -> None:
+        self._engine.dispose()
+        if self._counter:
+            self._counter.close()
 
 
 class _OnLoop:

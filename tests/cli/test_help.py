@@ -25,6 +25,8 @@ OPTIONS = {
     "resolve": ("JOB", "--adopt", "--resubmit", "--abandon"),
     "providers": ("NAME", "--json"),
     "schema": (),
+    "doctor": ("MANIFEST", "--verify", "--salvage", "--json"),
+    "backup": ("PATH", "--json"),
     "sandbox": ("--speed", "--faults", "--state", "--port", "--json"),
 }
 MISTYPED = {

@@ -188,8 +188,12 @@ async def test_a_closed_queue_is_one_file(queue: Path) -> None:
 
 WATCHED = """
 import asyncio, os, sys
+from pathlib import Path
+from runner.cli.checkup.queue import look
 from runner.errors import OwnedError
 from runner.store import open_store, read_store
+from runner.store.backup import back_up
+from runner.store.salvage import salvage
 from store.kit import HandClock, fill, set_downloading, set_running
 
 seen = []
@@ -211,6 +215,9 @@ async def main(db):
         async with open_store(db, HandClock()) as decider, read_store(db, HandClock()) as reader:
             await decider.write(lambda connection: None)
             await reader.read(lambda connection: None)
+        await asyncio.to_thread(back_up, db, Path(db + ".copy"))
+        assert (await look(db, HandClock()))[0].sound
+        salvage(Path(db))
         try:
             async with open_store(db, HandClock(), own=True):
                 pass

@@ -1,0 +1,123 @@
+"""What can still be read of a damaged SQLite queue: whose tasks were paid for, and under which keys.
+
+By SQLite, row by row: where a range of rows cannot be read, each half of it is tried. Nothing is guessed from raw bytes
+and nothing is mended; a row that cannot be read is counted as such. The schema must be readable, at least.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.errors import LocalError
+
+MOST_FAILURES = 20_000  # questions without an answer, per table: then the rest of it is given up
+ROWS_A_PAGE = 400  # more than fit into one
+TABLES = {
+    "batches": ("name",),
+    "jobs": ("batch_id", "name", "account", "state", "task_id"),
+    "attempts": ("job_id", "account", "task_id", "idempotency_key"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """One order as far as it could be read; None for what could not."""
+
+    account: str | None
+    task_id: str | None
+    idempotency_key: str | None
+    job_id: int | None
+    job: str | None
+    state: str | None
+
+
+@dataclass(slots=True)
+class Salvage:
+    """`unread`: by table, how many rows or ranges of rows could not be read; it is whole if there are none."""
+
+    found: list[Salvaged] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        return not any(self.unread.values())
+
+
+def salvage(queue: Path) -> Salvage:
+    """Raises LocalError where SQLite cannot even tell which tables there are."""
+    with closing(sqlite3.connect(queue, timeout=10)) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        connection.text_factory = lambda raw: raw.decode(errors="replace")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LocalError(f"nothing of {queue} can be read: {error}", "restore a backup of it") from None
+        return _sorted(_Tables(connection))
+
+
+class _Tables:
+    """The rows of each table, by rowid, as far as they can be read."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.unread = dict.fromkeys(TABLES, 0)
+        self.rows = {name: {row[0]: row[1:] for row in self._read(name)} for name in TABLES}
+
+    def _read(self, table: str) -> Iterator[Sequence[Any]]:
+        ranges = [(0, self._last(table))]
+        while ranges and self.unread[table] < MOST_FAILURES:
+            low, high = ranges.pop()
+            rows = self._between(table, low, high)
+            if rows is not None:
+                yield from rows
+            elif low == high:
+                self.unread[table] += 1
+            else:
+                middle = (low + high) // 2
+                ranges += [(middle + 1, high), (low, middle)]
+        self.unread[table] += len(ranges)
+
+    def _between(self, table: str, low: int, high: int) -> list[Sequence[Any]] | None:
+        columns = ", ".join(TABLES[table])
+        query = f"SELECT rowid, {columns} FROM {table} WHERE rowid BETWEEN ? AND ?"  # noqa: S608  # words of ours alone
+        try:
+            return self._connection.execute(query, (low, high)).fetchall()
+        except sqlite3.Error:
+            return None
+
+    def _last(self, table: str) -> int:
+        """The greatest rowid there may be: if it cannot be read, more than the file has room for."""
+        try:
+            [(last,)] = self._connection.execute(f"SELECT max(rowid) FROM {table}").fetchall()  # noqa: S608
+            return int(last or 0)
+        except sqlite3.Error:
+            [(pages,)] = self._connection.execute("PRAGMA page_count").fetchall()
+            return int(pages) * ROWS_A_PAGE
+
+
+def _sorted(tables: _Tables) -> Salvage:
+    """Every order, and every job with a task whose order is lost, by account."""
+    jobs, batches = tables.rows["jobs"], tables.rows["batches"]
+    found: dict[tuple[Any, ...], Salvaged] = {}
+    for job_id, account, task_id, key in tables.rows["attempts"].values():
+        if task_id or key:
+            found[account, task_id, key] = _order(account, task_id, key, job_id, jobs, batches)
+    known = {(one.account, one.task_id) for one in found.values()}
+    for job_id, (_, _, account, _, task_id) in jobs.items():
+        if task_id and (account, task_id) not in known:
+            found[account, task_id, None] = _order(account, task_id, None, job_id, jobs, batches)
+    told = sorted(found.values(), key=lambda one: (str(one.account), one.job_id or 0, str(one.task_id)))
+    return Salvage(told, {name: lost for name, lost in tables.unread.items() if lost})
+
+
+def _order(
+    account: str | None, task_id: str | None, key: str | None, job_id: int | None, jobs: Any, batches: Any
+) -> Salvaged:
+    batch_id, name, _, state, _ = jobs.get(job_id, (None,) * 5)
+    batch = batches.get(batch_id, ("?",))[0]
+    return Salvaged(account, task_id, key, job_id, f"{batch}/{name}" if name else None, state)

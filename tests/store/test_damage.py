@@ -1,0 +1,199 @@
+"""F94: a queue that is damaged, or has lost what was committed, is not worked on; what can be read of it is listed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.errors import LocalError
+from runner.store import commits, open_store, read_store
+from runner.store.changes import jobs
+from runner.store.salvage import salvage
+from runner.store.schema import LOOKED_THROUGH
+from runner.verdicts.submission import idempotency_key
+from store.kit import HandClock, Other, fill, order, rows, set_running
+
+PAGE = 4096  # bytes
+DIES = """
+import asyncio, os, signal, sys
+from runner.store import open_store
+from store.kit import HandClock, fill, set_running
+
+async def main(db):
+    async with open_store(db, HandClock(), own=True) as store:
+        await fill(store, 5)
+        await set_running(store)
+        print("done", flush=True)
+        sys.stdin.readline()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    return tmp_path / "queue.db"
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A queue whose owner was killed with everything it had committed still in the WAL. For copying only."""
+    queue = tmp_path_factory.mktemp("killed") / "queue.db"
+    with Other(DIES, queue) as other:
+        assert other.hear() == "done"
+        other.kill()
+    assert Path(f"{queue}-wal").stat().st_size > 50_000
+    return queue
+
+
+def copied(killed: Path, to: Path) -> Path:
+    for end in ("", "-wal", ".commits"):
+        Path(f"{to}{end}").write_bytes(Path(f"{killed}{end}").read_bytes())
+    return to
+
+
+async def refused(queue: Path, words: str) -> LocalError:
+    with pytest.raises(LocalError, match=words) as caught:
+        async with open_store(str(queue), HandClock(), own=True):
+            pass
+    assert caught.value.exit_code == 7
+    assert "Traceback" not in caught.value.message
+    return caught.value
+
+
+def delete(wal: Path) -> None:
+    wal.unlink()
+
+
+def cut(wal: Path) -> None:
+    """Without its last frames: as if the machine had never written them."""
+    os.truncate(wal, wal.stat().st_size - 3 * (PAGE + 24))
+
+
+def scratch(wal: Path) -> None:
+    """A bit turned in its middle: SQLite believes what stands before, and no more."""
+    raw = bytearray(wal.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    wal.write_bytes(raw)
+
+
+@pytest.mark.parametrize("harm", [delete, cut, scratch])
+async def test_F94_a_wal_that_was_deleted_or_cut_is_missed(
+    killed: Path, queue: Path, harm: Callable[[Path], None]
+) -> None:
+    """SQLite itself takes the queue as it is, with the last orders forgotten."""
+    copied(killed, queue)
+    harm(Path(f"{queue}-wal"))
+    for _ in range(2):  # refusing it once must not make it acceptable
+        said = await refused(queue, "has lost its last commits")
+        assert "queue.db-wal" in said.hint
+    commits.forget(queue)  # the person's word, as the hint says
+    async with open_store(str(queue), HandClock(), own=True) as store:
+        assert (await rows(store, jobs) == []) is (harm is delete)
+
+
+async def test_F94_a_whole_wal_is_taken_up_again(killed: Path, queue: Path) -> None:
+    copied(killed, queue)
+    for _ in range(2):
+        async with open_store(str(queue), HandClock(), own=True) as store:
+            assert len(await rows(store, jobs)) == 5
+        assert {path.name for path in queue.parent.iterdir()} - {"queue.db.lock"} == {"queue.db"}
+
+
+async def test_another_queue_in_its_place_is_not_judged_by_the_note(killed: Path, queue: Path) -> None:
+    """Neither a new one, after the old one was deleted in despair, nor one that was made elsewhere."""
+    copied(killed, queue)
+    queue.unlink()
+    Path(f"{queue}-wal").unlink()
+    async with open_store(str(queue), HandClock(), own=True) as store:
+        await fill(store, 1)
+    made_at = HandClock()
+    made_at.move(1)
+    commits.note_of(queue).write_text(f"{10**6:>10} {made_at.now().isoformat()}\n")
+    async with open_store(str(queue), HandClock(), own=True) as store:
+        assert len(await rows(store, jobs)) == 1
+
+
+@given(st.integers(0, commits.SPAN - 1), st.integers(0, 1 << 29))
+def test_the_count_may_begin_anew(counted: int, more: int) -> None:
+    noted = (counted + more) % commits.SPAN
+    assert commits.lost(counted, noted) == more
+    assert commits.lost(noted, counted) == 0
+
+
+# Pages
+
+
+async def make(queue: Path, many: int) -> None:
+    """A closed queue of so many running jobs, larger than a few pages."""
+    from store.kit import settings
+
+    async with open_store(str(queue), HandClock(), own=True) as store:
+        await fill(store, [order(n) for n in range(1, many + 1)], accounts=[settings(concurrency=many)])
+        await set_running(store, many)
+
+
+def page_of(queue: Path, table: str) -> int:
+    """A page of rows in the midst of this table's."""
+    root = f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'"
+    with closing(sqlite3.connect(queue)) as connection:
+        [(number,)] = connection.execute(root).fetchall()
+    raw = queue.read_bytes()
+    inner = raw[(number - 1) * PAGE : number * PAGE]
+    assert inner[0] == 5, "an inner page, whose cells lead to pages of rows"
+    middle = int.from_bytes(inner[3:5]) // 2
+    cell = int.from_bytes(inner[12 + 2 * middle : 14 + 2 * middle])
+    return int.from_bytes(inner[cell : cell + 4])
+
+
+def overwrite(queue: Path, page: int) -> None:
+    with queue.open("r+b") as file:
+        file.seek((page - 1) * PAGE)
+        file.write(b"\xff" * PAGE)
+
+
+async def test_F94_B90_a_corrupt_page_ends_every_start_and_the_rest_is_salvaged(queue: Path) -> None:
+    await make(queue, 60)
+    whole = salvage(queue)
+    assert whole.whole
+    assert {one.task_id for one in whole.found} == {f"task-{n}" for n in range(1, 61)}
+    assert {one.idempotency_key for one in whole.found} == {
+        idempotency_key("night", order(n).key, 1) for n in range(1, 61)
+    }
+    assert {(one.account, one.job, one.state) for one in whole.found} == {("lane", "night/clip", "running")}
+    overwrite(queue, page_of(queue, "attempts"))
+    before = queue.read_bytes()
+    said = await refused(queue, "damaged|malformed")
+    assert "runner doctor --salvage" in said.hint
+    found = salvage(queue)
+    assert found.unread["attempts"] > 0
+    assert {one.task_id for one in found.found} == {f"task-{n}" for n in range(1, 61)}, "the jobs tell them, too"
+    assert 30 < sum(one.idempotency_key is not None for one in found.found) < 60
+    overwrite(queue, page_of(queue, "jobs"))
+    fewer = salvage(queue)
+    assert fewer.unread.keys() == {"jobs", "attempts"}
+    assert 30 < len(fewer.found) < 60
+    assert len(before) == queue.stat().st_size <= LOOKED_THROUGH
+
+
+async def test_F94_damage_that_is_met_while_reading_is_told_with_what_to_do(queue: Path) -> None:
+    """Readers do not look a queue through before they read."""
+    await make(queue, 60)
+    overwrite(queue, page_of(queue, "jobs"))
+    with pytest.raises(LocalError, match="cannot be read") as caught:
+        async with read_store(str(queue), HandClock()) as store:
+            await rows(store, jobs)
+    assert "--salvage" in caught.value.hint
+
+
+def test_F94_where_not_even_the_tables_can_be_named_nothing_is_made_up(queue: Path) -> None:
+    queue.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
+    with pytest.raises(LocalError, match="nothing of"):
+        salvage(queue)
