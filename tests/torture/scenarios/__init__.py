@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from torture.scenarios import accounts, answers, callbacks, connections, databases, meanings, processes, syscalls
+from torture.scenarios import (
+    accounts,
+    answers,
+    callbacks,
+    connections,
+    databases,
+    disk,
+    meanings,
+    processes,
+    queues,
+    syscalls,
+)
 from torture.scenarios.scene import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -14,4 +25,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     *databases.SCENARIOS,
     *processes.SCENARIOS,
     *syscalls.SCENARIOS,
+    *disk.SCENARIOS,
+    *queues.SCENARIOS,
 )
