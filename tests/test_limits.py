@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.limits import Window, backoff, next_room, parse_window, poll_every, probe_pause, room, slot_pause
+from runner.limits import (
+    Window,
+    backoff,
+    list_every,
+    next_room,
+    parse_window,
+    poll_every,
+    probe_pause,
+    room,
+    share,
+    slot_pause,
+)
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -190,3 +201,22 @@ def test_polls_leave_room_for_submissions() -> None:
 def test_at_that_pace_polls_fit_their_share_of_the_window(tasks: int, limit: int, seconds: int, kept: int) -> None:
     pace = poll_every(1.0, tasks, [Window(limit, seconds)], kept)
     assert tasks * seconds / pace <= max(1, limit - kept) + 1e-9
+
+
+def test_lists_go_as_often_as_tasks_are_polled_where_there_is_room() -> None:
+    assert list_every(5.0, 1, []) == 5.0
+    assert list_every(5.0, 1, [Window(60, 60)]) == 5.0
+    assert list_every(5.0, 1, [Window(6, 60)]) == 30.0
+
+
+@given(st.floats(1, 60), st.integers(1, 2), windows)
+def test_lists_take_a_third_of_a_window_at_most(poll_interval: float, pages: int, limits: list[Window]) -> None:
+    every = list_every(poll_interval, pages, limits)
+    assert every >= poll_interval
+    assert all(pages * window.seconds / every <= window.limit / 3 + 1e-9 for window in limits)
+
+
+def test_a_share_is_a_third_of_the_smallest_window() -> None:
+    assert share([]) is None
+    assert share([Window(60, 60), Window(7, 1)]) == 2
+    assert share([Window(2, 60)]) == 0
