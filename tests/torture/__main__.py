@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torture.manifests import PROVIDERS
+from torture.model import model as stories
 from torture.mutants.catching import catch, untried
 from torture.mutants.listed import MUTANTS
 from torture.parts import Part, Setting, chosen, is_fault, play, play_all
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _list(every_part())
     if asked.mutant:
         return _try_mutant(asked.mutant, setting.seed, parser)
+    if asked.model:
+        return _tell_stories(asked.model, setting.seed)
     if asked.only:
         return _play_one(asked, setting)
     parts = _parts(asked, parser)
@@ -53,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--part", action="append", default=[], metavar="NAME", help="only this one, or all that begin so (see --list)")
     add("--list", action="store_true", help="names the parts, and the faults each is there for")
     add("--mutant", metavar="M7", help="a runner that is broken on purpose: the judge must find it guilty (exit 1)")
-    add("--model", type=_count, metavar="STEPS", help="instead: so many steps of the model, in virtual time")
+    add("--model", type=_count, metavar="STEPS", help="instead: so many steps of stories in virtual time")
     add("--provider", choices=PROVIDERS, action="append", help="only this one; may be repeated (default: all)")
     add("--speed", type=float, metavar="N", help="how much faster than real time (default: what each part takes)")
     add("--at-once", type=_count, default=PARTS_AT_ONCE, metavar="N", help=f"parts side by side ({PARTS_AT_ONCE})")
@@ -88,6 +91,15 @@ def _try_mutant(number: str, seed: str, parser: argparse.ArgumentParser) -> int:
     print(caught.story)
     print(f"{number} {f'is caught by the rule {caught.by!r}' if caught.caught else 'GOT AWAY'}")
     return 1 if caught.caught else 0
+
+
+def _tell_stories(steps: int, seed: str) -> int:
+    try:
+        print(as_json(stories(steps, seed)))
+    except AssertionError as broken:
+        print(broken)
+        return 1
+    return 0
 
 
 def _list(parts: Sequence[Part]) -> int:

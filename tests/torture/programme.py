@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from runner.sandbox.faults import CATALOGUE
 from torture.catalogue import numbers
 from torture.judge import Finding
+from torture.model import model
 from torture.mutants.catching import catch, control, untried
 from torture.mutants.listed import MUTANTS
 from torture.parts import Part, Setting, chosen
@@ -22,7 +26,8 @@ from torture.sweep import chain, crashes_in_recovery, pairs, points, sweep, tall
 from torture.tally import Tally
 
 SPEED = 60.0
-SOAKS, SOAK_KILLS, SOAK_JOBS = 20, 100, 60  # of a full torture: K4
+SOAKS, SOAK_KILLS, SOAK_JOBS = 15, 100, 60  # of a full torture: K4
+STEPS, MODELS = 100_000, 16
 PAIR_SHARES = 13  # parts into which K3 is cut
 AT_DOWNLOADS = {name for name, kind in CATALOGUE.items() if kind.points == ("download",)}
 MILD = "lost_answer@submit=0.05,late_accept=0.03:seconds=20,reset_download=0.1,poll_500=0.03,task_failed=0.03"
@@ -62,6 +67,19 @@ def _dark(name: str, folder: Path, setting: Setting) -> Tally:
     return told
 
 
+def _model(steps: int, folder: Path, setting: Setting) -> Tally:
+    """Stories of one account, in virtual time; every step is judged."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    told, seed = Tally(seeds=[setting.seed]), _seed(folder, setting)
+    try:
+        made = model(steps, seed)
+    except AssertionError as broken:
+        told.find(Finding("model", str(broken)))
+        return told
+    told.done["steps of the model"], told.done["stories of the model"] = made["steps"], made["stories"]
+    return told
+
+
 def _mutant(number: str, folder: Path, setting: Setting) -> Tally:
     """The broken runner must be found guilty, and the honest one innocent in its place."""
     told, seed = Tally(seeds=[setting.seed]), _seed(folder, setting)
@@ -94,6 +112,7 @@ def every_part() -> list[Part]:
         *(soak(f"{number:02}", SOAK_KILLS) for number in range(1, SOAKS + 1)),
         *(Part(f"k3-{share:02}", partial(_pairs, share), ("F104",)) for share in range(PAIR_SHARES)),
         *(Part(f"k2-{name}", partial(_sweep, name), ("F104",)) for name in points()),
+        *(Part(f"model-{number:02}", partial(_model, STEPS // MODELS)) for number in range(MODELS)),
         *(Part(f"k7-{name}", partial(_dark, name), ("F104",)) for name in points()),
         *(Part(f"mutant-{number.lower()}", partial(_mutant, number)) for number in MUTANTS),
         *(Part(each.name, partial(_scenario, each), each.numbers) for each in SCENARIOS),
