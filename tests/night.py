@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -192,11 +192,3 @@ async def cable(s: Scene, provider: str) -> AsyncIterator[Cable]:
     finally:
         s.sandbox = honest
         await made.pull()
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Of the wall: what takes longer hangs."""
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < seconds

@@ -9,7 +9,6 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
 from night import cable, night
 from scene import until
 from torture.judge import judge
@@ -59,12 +58,11 @@ async def test_F15_a_connection_that_did_not_outlive_the_sleep_costs_one_deadlin
         await n.all_is_well()
 
 
-@pytest.mark.parametrize("hours", [3.0, 30.0])
-async def test_a_clock_set_back_makes_no_run_wait(tmp_path: Path, hours: float) -> None:
+async def test_a_clock_set_back_makes_no_run_wait(tmp_path: Path) -> None:
     async with night(tmp_path, "seedance2ai", render=5 * MINUTE) as n:
         running = n.start()
         await until(lambda: n.ordered() >= 4)
-        n.wall.moved.append(-hours * HOUR)
+        n.wall.moved.append(-12 * HOUR)  # at this speed more than a minute
         async with asyncio.timeout(20):
             assert await running is Exit.DONE
         assert "the clock of this machine was set back" in n.said

@@ -10,12 +10,14 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, select, text, type_coerce
 
 from runner.jobs import State
 from runner.ledger import ZERO
 from runner.limits import Window
 from runner.store.changes import attempts, events, jobs, outputs
+from runner.store.columns import TICK
+from runner.store.rows import INTEGER
 from runner.store.tables import IS_MOVING, QUEUED, accounts, batches, totals
 from runner.store.work import Work, as_work, everything
 
@@ -252,7 +254,7 @@ def standings(
                   _cancelled_by_provider(connection, account, found, batch_ids),
                   _stuck(connection, now - disk_patience, account, found, batch_ids),
                   _overdue(connection, now, rows.get(account), None),
-                  _overdue(connection, now, rows.get(account), None, _not_asked_again(now)))
+                  _overdue(connection, now, rows.get(account), None, _unheard(rows.get(account))))
         for account, found in sorted(states.items())
     ]  # fmt: skip
 
@@ -273,10 +275,12 @@ def _overdue(
     return _count(connection, batch_ids, *mine, jobs.c.accepted_at < now - row.timeout, *further)
 
 
-def _not_asked_again(now: datetime) -> Any:
-    """A question about the task is due, under way, or was not answered just now: after a sleep of the machine, or an
-    outage, it may have ended long ago."""
-    return (jobs.c.due_at <= now) | jobs.c.lease.is_not(None) | jobs.c.errors.between(1, ASKED_IN_VAIN)
+def _unheard(row: AccountRow | None) -> Any:
+    """Nobody has heard of the task since it came of age, or the last questions were not answered: after a sleep of the
+    machine, or an outage, it may have ended long ago."""
+    timeout = row.timeout // TICK if row is not None else 0
+    since = type_coerce(jobs.c.updated_at, INTEGER) - type_coerce(jobs.c.accepted_at, INTEGER)
+    return (since <= timeout) | jobs.c.errors.between(1, ASKED_IN_VAIN)
 
 
 def _stuck(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, select, text
 
-from runner.errors import InputError, InternalError, LocalError, NoQueue, OwnedError
+from runner.errors import DiskFull, InputError, InternalError, LocalError, NoQueue, OwnedError
 from runner.jobs import Event, State
 from runner.store import Store, engines, open_store, place, read_store
 from runner.store.changes import jobs, outputs
@@ -566,7 +566,7 @@ async def test_a_full_disk_is_told_and_nothing_is_half_written(queue: Path) -> N
         pages = await store.write(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar())
         await store.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
         found = await asyncio.gather(*(outcome(store.write(note, f"big {n}", "x" * 500_000)) for n in range(3)))
-        assert {type(error) for error in found} == {LocalError}
+        assert {type(error) for error in found} == {DiskFull}
         assert "full" in found[0].message
         await mark_brink(store, claimed)
         await store.write(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1000000").scalar())
