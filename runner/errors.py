@@ -68,9 +68,11 @@ class Problem:
 
 
 class RunnerError(Exception):
-    """Ends the command: `message` says what is wrong, `hint` how to mend it. Neither ever holds a secret."""
+    """Ends the command: `message` says what is wrong, `hint` how to mend it. Neither ever holds a secret. `code`: its
+    number in the catalogue of bad input, where it has one of its own."""
 
     exit_code = 3
+    code = ""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -98,12 +100,28 @@ class LocalError(RunnerError):
     exit_code = 7
 
 
+class DiskFull(LocalError):
+    """There is no room for what was to be written; nothing of it was."""
+
+
 class Unstored(LocalError):
     """A task was paid for, and its id could not be stored: the message tells it, and nothing else must hide it."""
 
 
 class Unreachable(LocalError):
     """The database's server cannot be reached: at the start, or (any more) after all the waiting for it."""
+
+
+class NotOurs(LocalError):
+    """What stands where the queue should be is something else. It was left as it is."""
+
+    code = "B89"
+
+
+class Unusable(LocalError):
+    """The queue is damaged, or of a newer program. It was left as it is."""
+
+    code = "B90"
 
 
 class NoQueue(LocalError):

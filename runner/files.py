@@ -92,7 +92,7 @@ class Folder:
 
         InTheWay where a part is no name of a folder, or stands there as something else.
         """
-        _make(root)
+        make_private(root)
         folder = cls(root, os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if RELATIVE else None)
         try:
             for part in parts:
@@ -219,9 +219,11 @@ class Folder:
             self._descriptor = None
 
 
-def _make(root: Path) -> None:
+def make_private(root: Path) -> None:
+    """Makes a folder, and those above it that are missing, for their owner alone (0700), and durably: a file that is
+    synced below it outlives a loss of power."""
     if not root.is_dir():
-        _make(root.parent)
+        make_private(root.parent)
         with suppress(FileExistsError):
             root.mkdir(mode=0o700)
         if RELATIVE:

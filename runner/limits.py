@@ -1,4 +1,4 @@
-"""Limits, as pure arithmetic: sliding request windows, back-off, the pace of polling.
+"""Limits, as pure arithmetic: sliding request windows, back-off, the pace of polling, and a breaker.
 
 Sliding windows, not token buckets: a bucket admits nearly twice the limit in one window. A request stays in its window
 until `seconds` after its *answer*, because the provider counts arrivals and a slow request arrives late.
@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 
 DEFAULT_CONCURRENCY = 4  # no document names a number
 RETRY_AFTER_CAP = 3600.0
+OUT_OF_REACH = 3  # questions or orders in a row that came to nothing: the provider cannot be reached, for any job
+PROBE_EVERY = timedelta(seconds=30)
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
@@ -65,6 +67,11 @@ def _counts(end: datetime | None, window: Window, now: datetime) -> bool:
     return end is None or end > now - timedelta(seconds=window.seconds)
 
 
+def earliest(now: datetime, *times: datetime | None) -> datetime | None:
+    """The first of these moments that is still to come, if any."""
+    return min((at for at in times if at is not None and at > now), default=None)
+
+
 def backoff(errors: int, *, first: float = 5.0, cap: float = 60.0, spread: float = 0.0) -> float:
     """Seconds to wait after the n-th error in a row (n from 1): doubling up to `cap`, plus up to a quarter of `spread`.
 
@@ -94,3 +101,48 @@ def poll_every(poll_interval: float, questions: int, windows: Sequence[Window], 
         left = max(1, window.limit - kept_for_submissions)
         pace = max(pace, questions * window.seconds / left)
     return pace
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Whether a provider answers at all. It opens after OUT_OF_REACH questions in a row that got no answer, or only the
+    word that it is not in service: then one request goes every PROBE_EVERY, whatever waits, until one is answered."""
+
+    fruitless: int = 0
+    probe_at: datetime | None = None
+    answered: bool = False
+
+    @property
+    def open(self) -> bool:
+        return self.probe_at is not None
+
+    def allows(self, now: datetime) -> bool:
+        """Whether a request may go now. (A probe that lies further ahead than any is due: the clock was set back.)"""
+        return self.probe_at is None or not now < self.probe_at <= now + PROBE_EVERY
+
+    def most(self, now: datetime, otherwise: int) -> int:
+        """How many requests may go now."""
+        return int(self.allows(now)) if self.open else otherwise
+
+    def asked(self, now: datetime) -> None:
+        """A request goes out: while the breaker is open, the next one waits."""
+        if self.open:
+            self.probe_at = now + PROBE_EVERY
+
+    def hopeless(self, stops_after: int | None) -> bool:
+        """Whether time will not mend it, by `errors.NotSent`. A host that has answered before is only out of reach if
+        its name is not known for a while: some systems say so of every name while there is no network."""
+        if stops_after is None:
+            return False
+        return self.fruitless >= stops_after and (stops_after == 1 or not self.answered)
+
+    def heard(self, now: datetime, *, answered: bool) -> bool:
+        """What came of a request; returns whether this opened the breaker or closed it."""
+        before = self.open
+        self.answered = self.answered or answered
+        self.fruitless = 0 if answered else self.fruitless + 1
+        if answered:
+            self.probe_at = None
+        elif self.fruitless >= OUT_OF_REACH and not before:
+            self.probe_at = now + PROBE_EVERY
+        return self.open != before

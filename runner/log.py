@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -40,6 +41,7 @@ WITHHELD = frozenset({"prompt", "negative_prompt", "body", "content", "spec", "v
 SECRETS = frozenset({"authorization", "api_key", "password", "secret", "cookie", "set_cookie", "x_api_key"})
 SQLITE = b"SQLite format 3\0"
 LONGEST_MESSAGE = 300  # characters of an exception's own text in a traceback
+DETAIL = re.compile(r"\n *(?:DETAIL|CONTEXT):.*?(?=\n\[SQL|\Z)", re.DOTALL)  # PostgreSQL repeats whole rows in it
 
 
 class _Stderr(Console):
@@ -190,7 +192,7 @@ def _message(trouble: BaseException) -> str:
     if type(trouble).__module__.partition(".")[0] in ("pydantic", "pydantic_core"):
         return "[not logged]"
     try:
-        text = clean(str(trouble))
+        text = clean(DETAIL.sub("", str(trouble)))
     except Exception:
         return "[without words]"
     return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"

@@ -26,21 +26,22 @@ LONGEST_PATH = 500  # characters of a path in a message
 WIDTH = 100  # columns of a source line that are shown around its caret
 
 # Keys as the providers and the great services write them. A random part is asked for, so that prose does not match.
+# What is looked ahead for is bounded: a text of nothing but beginnings must not be read to its end from each of them.
 SECRET = re.compile(
     r"""(?<![A-Za-z0-9%/=])(?:
         sk[-_](?:sd_|live_|test_|proj-|ant-|or-)[A-Za-z0-9_-]{8,}
-      | sk[-_](?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}
+      | sk[-_](?=[A-Za-z_-]{0,64}+[0-9])[A-Za-z0-9_-]{16,}
       | gh[pousr]_[A-Za-z0-9]{30,} | xox[abprs]-[A-Za-z0-9-]{10,}
       | AKIA[0-9A-Z]{16} | AIza[0-9A-Za-z_-]{35}
-      | eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}
-      | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----
-      | [Bb]earer\ +(?=[A-Za-z._~+/-]*[0-9])[A-Za-z0-9._~+/-]{16,}
+      | eyJ[A-Za-z0-9_-]{8,512}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}
+      | -----BEGIN\ [A-Z ]{0,64}PRIVATE\ KEY-----
+      | [Bb]earer\ +(?=[A-Za-z._~+/-]{0,64}+[0-9])[A-Za-z0-9._~+/-]{16,}
     )""",
     re.VERBOSE,
 )
 
 # The user name and password of a URL.
-USER_INFO = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
+USER_INFO = re.compile(r"(?<=://)[^/\s\"']+(?=@)")
 
 # What no text of a manifest or a table may hold (B26): control characters but tab and line breaks, half characters.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -121,12 +122,16 @@ def refused(file: str, problems: Iterable[Problem], *, cut: bool = False) -> Inp
 def _discreet(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """Without a trace of a secret: what looks like one is masked, and a line with one (B31) is not shown at all."""
     secret = {(p.place.file, p.place.line) for p in problems if p.code == "B31" and p.place}
-    return tuple(_masked(p, hide=p.place is not None and (p.place.file, p.place.line) in secret) for p in problems)
+    lines: dict[str, str] = {}  # each masked once: a thousand problems may stand in one long line
+    return tuple(_masked(p, p.place is not None and (p.place.file, p.place.line) in secret, lines) for p in problems)
 
 
-def _masked(problem: Problem, hide: bool) -> Problem:
-    text = None if hide or problem.text is None else mask(problem.text)
-    return replace(problem, message=mask(problem.message), hint=mask(problem.hint), text=text)
+def _masked(problem: Problem, hide: bool, lines: dict[str, str]) -> Problem:
+    text = None if hide else problem.text
+    if text is not None and text not in lines:
+        lines[text] = mask(text)
+    shown = None if text is None else lines[text]
+    return replace(problem, message=mask(problem.message), hint=mask(problem.hint), text=shown)
 
 
 def render(problems: Sequence[Problem], shown: int = SHOWN) -> str:

@@ -14,16 +14,17 @@ import hmac
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit
 
 from runner.errors import InputError, Problem
-from runner.problems import SECRET
+from runner.problems import SECRET, USER_INFO
 
 KEY = re.compile(r"[!-~]{8,512}")
 PREFIX = "/api/v1"  # of every documented path
@@ -31,6 +32,7 @@ DOTENV_CAP = 1 << 20  # bytes
 FINGERPRINT_LENGTH = 32  # hexadecimal digits: 128 bits
 GONE = "[redacted]"
 WINDOW = 12  # characters of a secret that already tell too much
+UNMISTAKABLE = 16  # characters that are in a text for no other reason
 PLAIN_QUERY = re.compile(r"(?:(?:page|limit|taskId|assetId)=[\w.:-]*&?)+")
 QUERY = re.compile(r"(?P<address>\bhttps?://[^\s?#\"'<>]+)\?(?P<query>[^\s\"'<>]*)")
 PATTERNS = (
@@ -102,15 +104,18 @@ class _Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Settings:
-    """The variables that may hold keys and addresses: those of the process, and those of the `.env` file."""
+    """The variables that may hold keys and addresses: those of the process, and those of the `.env` file. `exposed`:
+    others on this machine may read that file."""
 
     environment: Mapping[str, str]
     file: Mapping[str, str]
+    exposed: bool = False
 
     @classmethod
     def read(cls, folder: Path, environment: Mapping[str, str] = os.environ) -> Settings:
         """Raises `InputError` for a `.env` that cannot be read."""
-        return cls(environment, _read_dotenv(folder / ".env"))
+        path = folder / ".env"
+        return cls(environment, found := _read_dotenv(path), bool(found) and _others_may_read(path))
 
     def credentials(self, wanted: Iterable[Wanted]) -> dict[str, Credentials]:
         """By account. Raises one `InputError` with a problem for each account that lacks something."""
@@ -132,6 +137,8 @@ class Settings:
         problems = [problem for problem in (key_problem, base_problem) if problem is not None]
         if problems or key is None:
             raise _refused(problems)
+        if key.in_file and self.exposed:
+            notes = (*notes, "others on this machine can read .env, and the keys in it: chmod 600 .env")
         return Credentials(wanted.account, wanted.provider, Secret(key.value), base, _is_loopback(base), notes)
 
     def has_key(self, account: str) -> bool:
@@ -215,6 +222,10 @@ def _read_dotenv(path: Path) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items() if value}
 
 
+def _others_may_read(path: Path) -> bool:
+    return os.name == "posix" and bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
 def flaw(url: str) -> str | None:
     """What is wrong with a base URL, in words that follow its name; None where nothing is."""
     try:
@@ -251,11 +262,12 @@ class Redactor:
     """Takes secrets out of text, by value and by pattern.
 
     By value: every stretch of twelve characters of a known secret, also in base64, in a URL or in JSON (a shorter
-    secret: the whole of it). By pattern: bearer tokens, what looks like a key, signatures, and the query of every URL
-    but those that only page or name a task.
+    secret: the whole of it). By pattern: bearer tokens, what looks like a key, signatures, the user name and password
+    of every URL, and its query, but one that only pages or names a task.
     """
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
+        self._whole: frozenset[str] = frozenset()
         self._windows: set[str] = set()
         self._hints: set[str] = set()  # every window holds one of them: looking for these first is ten times faster
         self._known: re.Pattern[str] | None = None
@@ -264,18 +276,24 @@ class Redactor:
 
     def learn(self, secret: Secret) -> None:
         """From now on this one is known too."""
-        for form in _forms(secret.reveal()):
+        forms = forms_of(secret)
+        self._whole |= {form for form in forms if len(form) >= UNMISTAKABLE}
+        for form in forms:
             width = min(WINDOW, len(form))
             self._windows |= {form[at : at + width] for at in range(len(form) - width + 1)}
             half = WINDOW // 2 if width == WINDOW else width
             self._hints |= {form[at : at + half] for at in range(0, len(form) - half + 1, half)}
         self._known = None
 
+    def holds(self, text: str) -> bool:
+        """Whether a whole secret stands in this text. Short ones ("happyhorse") may stand there by chance."""
+        return holds(text, self._whole)
+
     def clean(self, text: str) -> str:
         """The text without secrets; what was taken out is named."""
         if any(hint in text for hint in self._hints):
             text = _cut(text, [found.span(1) for found in self._windows_in_order().finditer(text)])
-        text = QUERY.sub(_without_query, text)
+        text = USER_INFO.sub(GONE, QUERY.sub(_without_query, text))
         for pattern in PATTERNS:
             text = pattern.sub(rf"\g<kept>{GONE}", text)
         return SECRET.sub(GONE, text)
@@ -300,15 +318,25 @@ class Redactor:
         return value if value is None or isinstance(value, bool | int | float) else self.clean(str(value))
 
 
-def _forms(value: str) -> set[str]:
+def holds(text: str, forms: Iterable[str]) -> bool:
+    """Whether one of these forms of a secret stands in the text, or in what it says once URL escapes are undone (twice:
+    what was escaped before may have been put into a query)."""
+    said = {text}
+    for _ in range(2):
+        said |= {undo(each) for each in said for undo in (unquote, unquote_plus)}
+    return any(form in each for each in said for form in forms)
+
+
+def forms_of(secret: Secret) -> frozenset[str]:
     """The secret as it may stand in a text: as it is, in a URL, in JSON, and within base64 at each of three offsets."""
+    value = secret.reveal()
     raw = value.encode()
     forms = {value, quote(value, safe=""), json.dumps(value)[1:-1]}
     for offset in range(3):
         whole = base64.b64encode(b"\0" * offset + raw).decode().rstrip("=")
         inner = whole[-(-offset * 8 // 6) : (offset + len(raw)) * 8 // 6]  # only what the secret alone decides
         forms |= {inner, inner.replace("+", "-").replace("/", "_")}
-    return {form for form in forms if len(form) >= 8}
+    return frozenset(form for form in forms if len(form) >= 8)
 
 
 def _cut(text: str, spans: list[tuple[int, int]]) -> str:

@@ -39,14 +39,16 @@ class Liar:
 
 
 @asynccontextmanager
-async def liar(scene: Scene, provider: str, lie: Lie | None = None) -> AsyncIterator[Liar]:
+async def liar(
+    scene: Scene, provider: str, lie: Lie | None = None, aliases: Mapping[str, str] | None = None
+) -> AsyncIterator[Liar]:
     """The scene's provider is reached through here meanwhile; `lie` gives the answer to tell instead, or None for the
-    truth."""
+    truth. `aliases`: further keys of an account, and the one by which the sandbox knows it."""
     proxy, honest = Liar(), scene.sandbox
     upstream = honest.base_urls[provider]
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         app = web.Application(client_max_size=1 << 26)
-        app.router.add_route("*", "/{rest:.*}", _handler(proxy, session, upstream, lie))
+        app.router.add_route("*", "/{rest:.*}", _handler(proxy, session, upstream, lie, aliases or {}))
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -61,11 +63,13 @@ async def liar(scene: Scene, provider: str, lie: Lie | None = None) -> AsyncIter
 
 
 def _handler(
-    proxy: Liar, session: aiohttp.ClientSession, upstream: str, lie: Lie | None
+    proxy: Liar, session: aiohttp.ClientSession, upstream: str, lie: Lie | None, aliases: Mapping[str, str]
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
         body = await request.read()
         headers = _passed_on(request.headers)
+        if (bearer := headers.get("Authorization", "").removeprefix("Bearer ")) in aliases:
+            headers["Authorization"] = f"Bearer {aliases[bearer]}"
         url = upstream + request.path_qs
         async with session.request(request.method, url, data=body or None, headers=headers) as answer:
             said = Said(request.method, request.path_qs, answer.status, _passed_on(answer.headers),

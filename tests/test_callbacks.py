@@ -39,7 +39,7 @@ async def heard_by(*words: str) -> Any:
         yield place, client, told
 
 
-async def test_t20_a_call_with_its_word_is_heard_with_its_task() -> None:
+async def test_T20_a_call_with_its_word_is_heard_with_its_task() -> None:
     word = new_word()
     async with heard_by(word) as (place, client, told):
         answer = await client.post(f"{place.url}/{word}", json={"taskId": "task_1", "status": "COMPLETED"})
@@ -50,7 +50,7 @@ async def test_t20_a_call_with_its_word_is_heard_with_its_task() -> None:
 @pytest.mark.parametrize(
     "path", ["/hooks", "/hooks/", "/", "/hooks/short", f"/hooks/{'0' * 64}", f"/hooks/{'G' * 64}", f"/x/{'0' * 64}"]
 )
-async def test_t20_everything_else_is_not_there(path: str) -> None:
+async def test_T20_everything_else_is_not_there(path: str) -> None:
     async with heard_by(new_word()) as (place, client, told):
         base = place.url.removesuffix("/hooks")
         assert (await client.post(base + path, json={"taskId": "task_1"})).status_code == 404
@@ -68,7 +68,7 @@ async def test_a_call_that_cannot_be_kept_is_asked_to_come_again(capfd: pytest.C
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-async def test_t20_a_call_that_says_nonsense_is_only_a_knock() -> None:
+async def test_T20_a_call_that_says_nonsense_is_only_a_knock() -> None:
     word = new_word()
     nonsense = [b"", b"[", b"\xff", b"[1]", b'"x"', b'{"taskId": null}', b'{"taskId": "../../account"}', b"[" * 50_000]
     async with heard_by(word) as (place, client, told):
@@ -77,7 +77,7 @@ async def test_t20_a_call_that_says_nonsense_is_only_a_knock() -> None:
         assert told == [(word, None)] * len(nonsense)
 
 
-async def test_t20_a_call_of_more_than_64_kib_is_refused() -> None:
+async def test_T20_a_call_of_more_than_64_kib_is_refused() -> None:
     word = new_word()
     async with heard_by(word) as (place, client, told):
         body = json.dumps({"taskId": "task_1", "more": "x" * BODY_CAP})

@@ -237,7 +237,7 @@ def test_the_problems_as_data(
     assert (problem["code"], problem["file"], problem["line"], problem["col"]) == ("B82", "mine.yaml", 7, 13)
 
 
-def test_a_manifest_cannot_name_a_file_of_providers(tmp_path: Path) -> None:
+def test_T25_a_manifest_cannot_name_a_file_of_providers(tmp_path: Path) -> None:
     job: dict[str, Any] = {"a": {"provider": "acme", "model": "one", "prompt": "a hat"}}
     for top in (
         {"providers": "mine.yaml"},
@@ -248,6 +248,20 @@ def test_a_manifest_cannot_name_a_file_of_providers(tmp_path: Path) -> None:
         with pytest.raises(InputError) as refused:
             read_manifest(tmp_path / "m.yaml")
         assert set(codes_of(refused.value)) <= {"B32", "B40"}
+
+
+def test_T25_a_run_says_whose_description_it_believes_before_anybody_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACME_API_KEY", "canary-0123456789")
+    written(tmp_path, GOOD)
+    (tmp_path / "m.yaml").write_text(yaml_of({"a": {"provider": "acme", "model": "one", "prompt": "a hat"}}))
+    assert call(["run", "m.yaml", "--providers", "mine.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "acme is described in mine.yaml: its key goes to https://" in said
+    assert "nobody to ask" in said
+    assert "canary" not in said
 
 
 def test_a_command_knows_only_what_it_is_told(

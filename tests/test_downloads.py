@@ -209,7 +209,7 @@ async def test_the_extension_follows_the_bytes(asked_for: str, content: bytes, p
         assert_published(await once(wanted(store, tmp_path, asked_for)), tmp_path, content, published)
 
 
-async def test_what_the_server_calls_the_file_does_not_matter(tmp_path: Path) -> None:
+async def test_T11_F85_what_the_server_calls_the_file_does_not_matter(tmp_path: Path) -> None:
     """F85."""
     headers = {"Content-Disposition": 'attachment; filename="../../.ssh/authorized_keys"', "Content-Type": "text/html"}
     async with store_of(headers=headers) as store:
@@ -454,8 +454,7 @@ async def test_how_long_to_wait(retry_after: str, wait: float | None, tmp_path: 
         b"#EXTM3U\nfile:///etc/passwd\n",
     ],
 )
-async def test_what_is_no_media_is_never_published(body: bytes, tmp_path: Path) -> None:
-    """F80, F81, T21."""
+async def test_T21_F80_F81_what_is_no_media_is_never_published(body: bytes, tmp_path: Path) -> None:
     async with store_of(says(200, body, content_type="video/mp4", etag='"v0"')) as store:
         assert isinstance(await once(wanted(store, tmp_path)), FreshUrl)
         assert names(tmp_path) == []
@@ -556,9 +555,7 @@ async def test_an_encoded_file_is_not_taken_for_the_file(tmp_path: Path) -> None
         assert isinstance(await once(wanted(store, tmp_path)), FreshUrl)
 
 
-async def test_an_endless_stream_ends_at_the_cap(tmp_path: Path) -> None:
-    """F83."""
-
+async def test_F83_an_endless_stream_ends_at_the_cap(tmp_path: Path) -> None:
     async def endless(store: Store, _: Asked, line: Line) -> None:
         await store.head(line, content_length=None)
         while True:
@@ -580,8 +577,7 @@ async def test_a_file_that_says_it_is_too_large_is_not_begun(tmp_path: Path) -> 
         assert isinstance(await once(wanted(store, tmp_path, cap=len(BIG))), Published)
 
 
-async def test_a_redirect_astray_is_refused(tmp_path: Path) -> None:
-    """F26."""
+async def test_T9_F26_a_redirect_astray_is_refused(tmp_path: Path) -> None:
     async with store_of(says(302, location="https://169.254.169.254/x"), says(302, location="file:///x")) as store:
         for _ in range(2):
             outcome = await once(wanted(store, tmp_path))
@@ -655,11 +651,10 @@ def _full(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES])
-async def test_trouble_with_the_disk_keeps_what_came(
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EMFILE])
+async def test_F87_F90_F91_trouble_with_the_disk_keeps_what_came(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F87, F90, F91."""
     real, written = os.write, 0
 
     def write(descriptor: int, data: Any) -> int:
@@ -683,8 +678,8 @@ async def test_trouble_with_the_disk_keeps_what_came(
         assert store.wire.asked[1].headers["range"] == f"bytes={kept}-"
 
 
-async def test_a_folder_that_cannot_be_written_is_trouble_with_the_disk(tmp_path: Path) -> None:
-    """F90, with a file where a folder's parent should be, which not even root may write to."""
+async def test_F90_a_folder_that_cannot_be_written_is_trouble_with_the_disk(tmp_path: Path) -> None:
+    """With a file where a folder's parent should be, which not even root may write to."""
     (tmp_path / "file").write_text("")
     async with store_of() as store:
         outcome = await once(wanted(store, tmp_path / "file" / "root"))
@@ -705,8 +700,8 @@ async def test_no_step_on_the_disk_may_fail_unseen(step: str, tmp_path: Path, mo
         assert_published(await once(wanted(store, tmp_path)), tmp_path)
 
 
-async def test_a_name_too_long_for_the_disk_is_shortened(tmp_path: Path) -> None:
-    """F91: 108 Chinese characters are 324 bytes; folders, too."""
+async def test_F91_a_name_too_long_for_the_disk_is_shortened(tmp_path: Path) -> None:
+    """108 Chinese characters are 324 bytes; folders, too."""
     long, folder = "夜" * 108, "巷" * 100
     async with store_of() as store:
         first = await once(wanted(store, tmp_path, f"{folder}/{long}.mp4"))
@@ -742,8 +737,8 @@ async def test_a_disk_that_takes_only_short_names_gets_them(tmp_path: Path, monk
 # --- what stands there already
 
 
-async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
-    """T12, I8: another content gets `-2`; the sidecar of that name, too, stays the person's."""
+async def test_T12_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    """I8: another content gets `-2`; the sidecar of that name, too, stays the person's."""
     (tmp_path / "night").mkdir()
     (tmp_path / "night/clip.mp4").write_bytes(b"mine")
     (tmp_path / "night/clip-2.mp4").write_bytes(samples.mp4())
@@ -817,8 +812,7 @@ async def test_when_every_name_is_taken_a_person_is_needed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("place", ["folder", "part", "note"])
-async def test_a_link_in_the_way_is_never_followed(place: str, tmp_path: Path) -> None:
-    """T13."""
+async def test_T13_a_link_in_the_way_is_never_followed(place: str, tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     outside.mkdir()
     (outside / "victim").write_bytes(b"precious")
@@ -1098,7 +1092,7 @@ def test_every_answer_means_something(status: int, headers: dict[str, str], had:
         assert means.offset in (0, had)
 
 
-async def test_no_outcome_and_no_file_holds_the_signed_url(tmp_path: Path) -> None:
+async def test_T6_no_outcome_and_no_file_holds_the_signed_url(tmp_path: Path) -> None:
     acts = [cut(1000), says(403), says(503), says(200, b"<html>"), says(302, location=f"file:///{CANARY}"), serve]
     async with store_of(*acts) as store:
         told = "".join([repr(await once(wanted(store, tmp_path))) for _ in acts])

@@ -232,11 +232,8 @@ def test_examples(one: Tally, hindered: Hindrances, moves: int, code: Exit) -> N
     assert verdict([one], hindered) is code
 
 
-# F87
-
-
 @pytest.mark.parametrize("wait", [True, False])
-async def test_a_file_that_finds_no_place_ends_the_run_in_the_end_and_is_fetched_by_the_next(
+async def test_F87_a_file_that_finds_no_place_ends_the_run_in_the_end_and_is_fetched_by_the_next(
     tmp_path: Path, wait: bool
 ) -> None:
     async with scene(tmp_path, speed=3_600.0) as s:

@@ -47,7 +47,7 @@ async def test_an_answer_comes_with_its_head_and_its_body() -> None:
     assert wire.asked[0].target == TARGET
 
 
-async def test_a_request_carries_nothing_but_what_it_needs() -> None:
+async def test_T8_a_request_carries_nothing_but_what_it_needs() -> None:
     async with served(hello) as wire, Fetcher(allow_private=True) as fetcher:
         await fetched(fetcher, wire.url(), {"Range": "bytes=5-", "If-Range": '"abc"'})
     headers = wire.asked[0].headers
@@ -57,14 +57,14 @@ async def test_a_request_carries_nothing_but_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize("name", ["Authorization", "cookie", "REFERER", "X-Api-Key", "X-Idempotency-Key"])
-async def test_a_credential_cannot_even_be_given(name: str) -> None:
+async def test_T8_a_credential_cannot_even_be_given(name: str) -> None:
     async with served(hello) as wire, Fetcher(allow_private=True) as fetcher:
         with pytest.raises(ValueError, match=name.lower()):
             await fetched(fetcher, wire.url(), {name: "canary"})
         assert wire.asked == []
 
 
-async def test_neither_cookies_nor_referrers_follow_a_redirect_to_another_origin() -> None:
+async def test_T8_neither_cookies_nor_referrers_follow_a_redirect_to_another_origin() -> None:
     async with served(hello) as second, Fetcher(allow_private=True) as fetcher:
 
         async def first(_: Asked, line: Line) -> None:
@@ -92,7 +92,7 @@ async def test_redirects_are_followed(status: int) -> None:
 
 
 @pytest.mark.parametrize("hops", [HOPS, HOPS + 1])
-async def test_five_redirects_and_no_more(hops: int) -> None:
+async def test_T8_F25_five_redirects_and_no_more(hops: int) -> None:
     async def handler(asked: Asked, line: Line) -> None:
         step = int(asked.target.strip("/") or 0)
         await (line.answer(302, location=f"/{step + 1}") if step < hops else line.answer(200, b"end"))
@@ -138,7 +138,7 @@ async def test_a_redirect_without_a_target_is_an_answer() -> None:
         "http://[::1",
     ],
 )
-async def test_a_redirect_may_not_lead_astray(target: str) -> None:
+async def test_T9_F26_a_redirect_may_not_lead_astray(target: str) -> None:
     async def handler(_: Asked, line: Line) -> None:
         await line.answer(302, location=target)
 
@@ -164,7 +164,7 @@ async def test_a_redirect_may_not_lead_astray(target: str) -> None:
         "https://",
     ],
 )
-async def test_without_leave_nothing_on_this_machine_is_asked(url: str) -> None:
+async def test_T9_without_leave_nothing_on_this_machine_is_asked(url: str) -> None:
     async with served(hello) as wire, Fetcher(connect=2, idle=2) as fetcher:
         with pytest.raises(UnsafeUrl):
             await fetched(fetcher, url.format(port=wire.port))
@@ -179,7 +179,7 @@ async def test_https_is_fine_with_leave_and_without_leave_for_the_transport_alon
             await fetched(fetcher, wire.url(TARGET).replace("https", "http"))
 
 
-async def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
+async def test_T8_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
     transport = fast_transport(allow_private=True, ssl_context=certificates.client_side())
     async with served(hello) as plain:
         secure = served(redirecting(plain.url()), tls=certificates.server_side(tmp_path))
@@ -342,7 +342,7 @@ def chain(error: BaseException | None) -> list[BaseException]:
     return [error, *chain(error.__cause__), *chain(error.__context__)] if error is not None else []
 
 
-async def test_no_error_and_no_log_holds_a_signed_url(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_T3_no_error_and_no_log_holds_a_signed_url(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     errors = await everything_that_goes_wrong(tmp_path)
     assert len(errors) == 12

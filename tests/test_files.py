@@ -38,7 +38,7 @@ def put(folder: Folder, name: str, content: bytes) -> None:
 
 
 @pytest.mark.usefixtures("umask")
-def test_what_is_made_is_for_its_owner_alone(root: Path) -> None:
+def test_T7_what_is_made_is_for_its_owner_alone(root: Path) -> None:
     folder = Folder.below(root / "deep", ["a", "b"])
     put(folder, "part", b"x")
     folder.write("note", b"y")
@@ -108,7 +108,7 @@ def test_what_is_no_plain_file_is_not_opened(root: Path, what: str, tmp_path: Pa
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_publishing_never_overwrites(root: Path, tmp_path: Path) -> None:
+def test_T12_publishing_never_overwrites(root: Path, tmp_path: Path) -> None:
     folder = Folder.below(root, [])
     put(folder, "part", b"new")
     (root / "file").write_bytes(b"old")
@@ -163,7 +163,7 @@ def test_a_small_file_is_replaced_whole_or_not_at_all(root: Path, monkeypatch: p
     assert list(root.iterdir()) == []
 
 
-def test_a_folder_swapped_for_a_link_all_the_time_leads_nowhere(tmp_path: Path) -> None:
+def test_T13_a_folder_swapped_for_a_link_all_the_time_leads_nowhere(tmp_path: Path) -> None:
     """The race of reliability.md T13: whatever the swapper does, nothing is written where its link leads."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     real, lure = root / "real", root / "lure"

@@ -9,20 +9,21 @@ from pathlib import Path
 
 import pytest
 from torture.commands import Ended
-from torture.evidence import Evidence, File, Job, Output, Seen, Step, Task
+from torture.evidence import Evidence, File, Job, Output, Seen, Step, Stop, Task
 from torture.judge import RULES, judge
 from torture.manifests import Limits
 
 HORSE, SEED = "happyhorse", "seedance2ai"
 ON_DISK, OTHER = Path("renders/a.mp4"), Path("renders/b.mp4")
 JOBS = (
-    Job(1, "k1", HORSE, "succeeded", "vid_1", None, 1, "one", None, Decimal(25), Decimal(25), Decimal(0),
+    Job(1, "k1", HORSE, "succeeded", "vid_1", None, 1, "one", None, None, 60.0, Decimal(25), Decimal(25), Decimal(0),
         (Output(ON_DISK, 10, "aa"),)),
-    Job(2, "k2", HORSE, "failed", "vid_2", None, 1, "two", "task_failed", Decimal(25), Decimal(25), Decimal(25)),
-    Job(3, "k3", HORSE, "held", None, None, 1, "three", "unknown_submission", Decimal(25), None, None),
-    Job(4, "k4", SEED, "succeeded", "sd2_1", "key4", 1, "take", None, None, Decimal(30), Decimal(0),
+    Job(2, "k2", HORSE, "failed", "vid_2", None, 1, "two", "task_failed", None, 60.0, Decimal(25), Decimal(25),
+        Decimal(25)),
+    Job(3, "k3", HORSE, "held", None, None, 1, "three", "unknown_submission", None, 60.0, Decimal(25), None, None),
+    Job(4, "k4", SEED, "succeeded", "sd2_1", "key4", 1, "take", None, None, 60.0, None, Decimal(30), Decimal(0),
         (Output(OTHER, 20, "bb"),)),
-    Job(5, "k5", SEED, "failed", "sd2_2", "key5", 1, "take", "moderated", None, Decimal(0), Decimal(0)),
+    Job(5, "k5", SEED, "failed", "sd2_2", "key5", 1, "take", "moderated", None, 60.0, None, Decimal(0), Decimal(0)),
 )  # fmt: skip
 TASKS = (
     Task("vid_1", HORSE, "one", None, Decimal(25), Decimal(25), "completed", True, 1),
@@ -52,6 +53,8 @@ CLEAN = Evidence(
     remarks=(),
     ended=(Ended(("run",), 137, "", "", 1.0), Ended(("run",), 4, "", "held", 1.0)),
     last=Ended(("run",), 4, "", "", 1.0),
+    asked=frozenset({(HORSE, "vid_1"), (HORSE, "vid_2"), (SEED, "sd2_1"), (SEED, "sd2_2")}),
+    stops=(Stop(15, 9.0, 143), Stop(2, 1.5, 130, again=1.0), Stop(15, 0.5, 0)),
 )
 
 
@@ -77,6 +80,10 @@ def step(*steps: Step) -> Evidence:
 
 def ended(code: int, err: str = "") -> Evidence:
     return replace(CLEAN, ended=(*CLEAN.ended, Ended(("run",), code, "", err, 1.0)))
+
+
+def stopped(seconds: float, code: int, again: float | None = None) -> Evidence:
+    return replace(CLEAN, stops=(*CLEAN.stops, Stop(15, seconds, code, again)))
 
 
 CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
@@ -131,6 +138,11 @@ CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "a traceback": ("messages", lambda: ended(3, "Traceback (most recent call last):\n")),
     "an internal error": ("messages", lambda: ended(3)),
     "a crash by another signal": ("messages", lambda: ended(139)),
+    "a held job whose task was asked about": (
+        "forgotten", lambda: replace(CLEAN, asked=CLEAN.asked | {(HORSE, "vid_3")})),
+    "a stop that takes its time": ("stops", lambda: stopped(12.5, 143)),
+    "a second signal that is not heeded": ("stops", lambda: stopped(4.5, 143, again=1.0)),
+    "a stop that had to be killed": ("stops", lambda: stopped(1.0, 137)),
 }  # fmt: skip
 
 
@@ -143,6 +155,12 @@ def test_the_judge_finds(name: str) -> None:
     rule, evidence = CRIMES[name]
     verdict = judge(evidence())
     assert verdict.count(rule) >= 1, f"{rule} saw nothing; others did: {verdict}"
+
+
+def test_a_key_that_was_sent_again_for_an_hour_may_be_left_to_a_person() -> None:
+    asked = job(4, state="held", error="unknown_submission", code="key_window", age=3601.0, outputs=())
+    assert judge(asked).count("open_keys") == 0
+    assert judge(replace(asked, jobs=tuple(replace(each, age=3000.0) for each in asked.jobs))).count("open_keys") == 1
 
 
 def test_every_rule_is_tried() -> None:

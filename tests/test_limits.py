@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.limits import Window, backoff, next_room, parse_window, poll_every, probe_pause, room, slot_pause
+from runner.limits import Breaker, Window, backoff, next_room, parse_window, poll_every, probe_pause, room, slot_pause
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -190,3 +190,17 @@ def test_polls_leave_room_for_submissions() -> None:
 def test_at_that_pace_polls_fit_their_share_of_the_window(tasks: int, limit: int, seconds: int, kept: int) -> None:
     pace = poll_every(1.0, tasks, [Window(limit, seconds)], kept)
     assert tasks * seconds / pace <= max(1, limit - kept) + 1e-9
+
+
+def test_F03_an_unknown_host_is_hopeless_only_where_it_has_never_answered() -> None:
+    now = datetime(2026, 11, 27, tzinfo=UTC)
+    never, before = Breaker(), Breaker()
+    before.heard(now, answered=True)
+    for breaker in (never, before):
+        for _ in range(3):
+            assert not breaker.hopeless(3)
+            breaker.heard(now, answered=False)
+    assert never.hopeless(3)
+    assert not before.hopeless(3), "without a network some systems say so of every name"
+    assert before.hopeless(1), "an address or a certificate that is wrong"
+    assert not never.hopeless(None)

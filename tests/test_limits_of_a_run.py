@@ -89,7 +89,17 @@ async def test_a_cap_holds_with_and_without_a_manifest(tmp_path: Path, with_mani
         assert states(await s.jobs()) == ["queued"]
 
 
-async def test_a_looser_cap_does_not_loosen_the_budget(tmp_path: Path) -> None:
+async def test_T23_a_manifest_does_not_raise_the_cap_of_the_command_line(tmp_path: Path) -> None:
+    async with scene(tmp_path) as s:
+        options = replace(await with_a_queue(s), max_credits={"happyhorse": Decimal(37)})
+        rich = (tmp_path / "m.yaml").read_text() + "budget: {happyhorse: 1000000}\n"
+        (tmp_path / "m.yaml").write_text(rich)
+        async with prepared(read_order(tmp_path / "m.yaml"), options, s.clock) as engine:
+            assert await engine.run() is Exit.LIMIT
+        assert s.tasks("happyhorse") == []
+
+
+async def test_T23_a_looser_cap_does_not_loosen_the_budget(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         options = await with_a_queue(s)
         for cap in (37, 500):

@@ -60,7 +60,7 @@ def leaving(ended: Ended) -> list[str]:
     return [line for line in ended.err.splitlines() if "this machine" in line]
 
 
-def test_plan_lists_every_file_that_leaves_as_data(commands: Commands) -> None:
+def test_T10_plan_lists_every_file_that_leaves_as_data(commands: Commands) -> None:
     here = commands.folder
     put(here / "a.png")
     put(here / "stills" / "b.jpg", samples.jpeg())
@@ -72,7 +72,7 @@ def test_plan_lists_every_file_that_leaves_as_data(commands: Commands) -> None:
     }
     (here / "m.yaml").write_text(yaml_of(jobs, providers={"horse-b": {"uses": "happyhorse"}}))
     told = commands.json("plan", "m.yaml")
-    assert list(told) == ["batch", "jobs", "totals", "files"]
+    assert list(told) == ["batch", "jobs", "totals", "files", "warnings"]
     first, second = told["files"]
     assert first == {
         "path": str(here / "a.png"), "media_type": "image/png", "bytes": len(PICTURE),
@@ -100,7 +100,7 @@ def test_plan_without_local_files_lists_none(commands: Commands) -> None:
     assert leaving(commands.run("plan", "m.yaml")) == []
 
 
-def test_names_of_files_do_not_steer_a_terminal(commands: Commands) -> None:
+def test_T16_names_of_files_do_not_steer_a_terminal(commands: Commands) -> None:
     put(commands.folder / "evil\x1b[31m\x07[bold].png")
     (commands.folder / "a.png").symlink_to("evil\x1b[31m\x07[bold].png")
     write(commands.folder, "a.png")

@@ -349,11 +349,11 @@ def test_bombs_are_refused_at_once_T14() -> None:
     deep = "[" * 200_000
     wide = "x: [" + "a, " * 1_100_000 + "a]"
     for text, code in (("\n".join(lines), "B14"), (deep, "B18"), (wide, "B14")):
-        started = time.perf_counter()
+        started = time.process_time()
         with pytest.raises(InputError) as refused:
             read_document(text, "bomb.yaml")
         assert codes_of(refused.value) == [code]
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 5
 
 
 def test_aliases_cannot_hide_depth_T14() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,18 @@ def test_B31_prose_and_signed_urls_are_no_keys(tmp_path: Path) -> None:
 
 def test_a_key_in_a_comment_is_not_a_value(tmp_path: Path) -> None:
     assert read_manifest(write(tmp_path, MINIMAL + "# never write sk-sd_0123456789abcdef here\n")).jobs
+
+
+def test_T14_a_long_line_with_many_mistakes_is_looked_at_once(tmp_path: Path) -> None:
+    """Each of them used to cost a walk through all of it."""
+    wrong = ", ".join(f"x{n}: 1" for n in range(900))
+    text = MINIMAL + f"    params: {{{wrong}, y: {'z' * 1_000_000}}}\n"
+    began = time.process_time()
+    with pytest.raises(InputError) as refused:
+        survey(read_manifest(write(tmp_path, text)), registry())
+    assert len(refused.value.problems) > 900
+    signs = "\x01" * 5_000
+    with pytest.raises(InputError) as refused:
+        read_manifest(write(tmp_path, f"a: {'x' * 1_000_000}{signs}\n"))
+    assert set(codes_of(refused.value)) == {"B26"}
+    assert time.process_time() - began < 5

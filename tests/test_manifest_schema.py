@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yamlcore
+from fuzz.seeds import RICH
 from test_manifest import DESIGN, MINIMAL
-from test_manifest_fuzz import RICH
 from yaml import load
 
 from runner.manifest import schema

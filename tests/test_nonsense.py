@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from liar import Liar, Said, liar
+from liar import Liar, Lie, Said, liar
 from scene import Scene, scene, states, until
 
+from runner import log
 from runner.client.asking import _Veil, read_signals
 from runner.engine import Exit
 from runner.errors import ErrorKind
@@ -78,6 +79,26 @@ async def test_a_key_that_the_provider_echoes_reaches_no_file(tmp_path: Path, st
         files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
         assert b"Incorrect API key provided: [redacted]" in files, "the complaint itself is kept"
         assert key.encode() not in files
+
+
+async def test_T30_a_prompt_that_a_provider_repeats_reaches_no_log(tmp_path: Path) -> None:
+    def echo(status: int) -> Lie:
+        body = json.dumps({"error": {"code": "no", "message": "your prompt 'a kumquat' is not nice"}}).encode()
+        return lambda said: replace(said, status=status, headers=JSON, body=body) if said.method == "POST" else None
+
+    with log.opened(2, tmp_path / "all.log"):
+        async with scene(tmp_path) as s:
+            for provider in ("seedance2ai", "seedhorse-video"):
+                s.ask(provider, "a kumquat")
+            async with liar(s, "seedance2ai", echo(400)), liar(s, "seedhorse-video", echo(500)):
+                assert await s.run() is Exit.PERSON_NEEDED
+            failures = [job.standing.failure for job in await s.jobs()]
+    logged = (tmp_path / "all.log").read_text()
+    assert [failure is not None and "a kumquat" in failure.message for failure in failures] == [True, True]
+    assert "kumquat" not in logged
+    events = {event["event"]: event for event in map(json.loads, logged.splitlines())}
+    assert (events["refused"]["why"], events["refused"]["code"]) == ("invalid_request", "no")
+    assert events["answer_lost"]["why"] == "unknown_submission"
 
 
 @pytest.mark.parametrize("key", ["sk-plain", 'sk-"quoted"', "sk/with+signs=", "sk-ü"])

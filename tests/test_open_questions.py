@@ -404,12 +404,12 @@ def disk_full(engine: Engine, times: int) -> list[Change]:
     """The next `times` tries to record an accepted order fail as a full disk does; the list is of all tries."""
     record, tried = engine.store.record, []
 
-    async def full(*changes: Change) -> None:
+    async def full(*changes: Change, **how: bool) -> None:
         if any(change.event is Event.ACCEPTED for change in changes):
             tried.append(changes[0])
             if len(tried) <= times:
                 raise LocalError("the disk is full", "make room")
-        await record(*changes)
+        await record(*changes, **how)
 
     engine.store.record = full  # type: ignore[method-assign]
     return tried

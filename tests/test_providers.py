@@ -225,6 +225,36 @@ async def test_a_keyed_provider_is_never_asked_without_a_key(name: str) -> None:
     assert ask.count == 0
 
 
+EVIL_IDS = [
+    "../../account", "..", ".", "a/b", "a\\b", "a?b=c", "a#b", "a%2fb", "a b", "a\r\nHost: evil", "", "ä", "x" * 129,
+    "\0", "\u2024\u2024", "https://evil.example/", "{task_id}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", registry())
+async def test_T22_an_id_that_cannot_be_one_is_asked_about_nowhere(name: str) -> None:
+    provider, ask = registry()[name], Once(Reply(200, {}, {"status": "completed"}))
+    for known_id in EVIL_IDS:
+        for question in [provider.poll(ask, provider.models[0].path, known_id), *inspecting(provider, ask, known_id)]:
+            refusal = await question
+            assert isinstance(refusal, Refusal)
+            assert (refusal.action, refusal.code) == (Action.NOT_FOUND, "bad_id")
+    assert ask.count == 0
+
+
+def inspecting(provider: Provider, ask: Once, known_id: str) -> list[Any]:
+    return [provider.registering.inspect(ask, known_id)] if provider.registering else []
+
+
+@given(st.text())
+def test_T22_what_is_put_in_a_path_stays_within_it(known_id: str) -> None:
+    if reading.task_id(known_id) is None:
+        with pytest.raises(ValueError, match="not a task id"):
+            reading.in_path(known_id)
+    else:
+        assert not set(reading.in_path(known_id)) & set("/?#\\ %") - {"%"}
+
+
 # --- how answers are read
 
 

@@ -141,7 +141,7 @@ def test_a_script_can_be_run(program: Path) -> None:
         subprocess.run(["bash", "-n", program], check=True)
 
 
-def test_the_lock_pins_everything_by_hash() -> None:
+def test_T24_the_lock_pins_everything_by_hash() -> None:
     lock = locked()
     assert len(lock) > 50
     assert [name for name, hashes in lock.items() if not re.match(r"[a-z0-9-]+==[0-9][^ ]*( ; .+)?$", name)] == []
@@ -149,7 +149,7 @@ def test_the_lock_pins_everything_by_hash() -> None:
     assert all(re.fullmatch("sha256:[0-9a-f]{64}", digest) for hashes in lock.values() for digest in hashes)
 
 
-def test_the_lock_holds_no_addresses() -> None:
+def test_T24_the_lock_holds_no_addresses() -> None:
     assert offences(r"://|@|^-|--(index|extra|find|trusted)", [LOCK]) == []
 
 

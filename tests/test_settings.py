@@ -177,7 +177,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("value", MALFORMED)
-def test_a_malformed_key_is_refused_without_showing_it(value: str) -> None:
+def test_T2_a_malformed_key_is_refused_without_showing_it(value: str) -> None:
     error = refused(environment={"SEEGEN_API_KEY": value})
     told = "".join(traceback.format_exception(error)) + repr(error) + repr(error.problems)
     assert "SEEGEN_API_KEY" in error.message
@@ -255,7 +255,7 @@ def test_a_line_that_cannot_be_read_is_passed_over_in_silence_about_its_content(
 # --- secrets
 
 
-def test_a_secret_shows_nowhere() -> None:
+def test_T1_a_secret_shows_nowhere() -> None:
     secret = Secret(CANARY)
     shown = [repr(secret), str(secret), f"{secret}", f"{secret:>40}", "%s" % secret, repr([secret])]  # noqa: UP031
     shown += [repr(found(environment={"SEEGEN_API_KEY": CANARY})), repr(Settings({"SEEGEN_API_KEY": CANARY}, {}))]
@@ -265,7 +265,7 @@ def test_a_secret_shows_nowhere() -> None:
 
 
 @pytest.mark.parametrize("write", [pickle.dumps, json.dumps])
-def test_a_secret_is_never_written(write: Any) -> None:
+def test_T1_a_secret_is_never_written(write: Any) -> None:
     with pytest.raises(TypeError):
         write(Secret(CANARY))
 

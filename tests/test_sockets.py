@@ -33,7 +33,9 @@ LOOPBACK = [
     "0177.0.0.1", "017700000001", "0177.1", "127.0.0.1.", "localhost", "LOCALHOST", "0", "0x0", "0.0.0.0",  # noqa: S104
     "[::]", "[::1]", "[0:0:0:0:0:0:0:1]", "[0000::0001]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]",
     "[::ffff:0:127.0.0.1]", "[64:ff9b::127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]",
-    "[2001:0:53aa:64c::80ff:fffe]", "[fe80::5efe:127.0.0.1]", "[2606:4700::5efe:127.0.0.1]",
+    "[2001:0:53aa:64c::80ff:fffe]", "[fe80::5efe:127.0.0.1]", "[2606:4700::5efe:127.0.0.1]", "[::1%25lo]",
+    "[::ffff:127.0.0.1%25lo]", "127\u30020\u30020\u30021", "127\uff0e0\uff0e0\uff611", "\uff11\uff12\uff17.0.0.1",
+    "\u24dbocalhost", "\uff4cocalhost", "00000177.0.0.1", "0x7f.0x0.0x0.0x1",
 ]  # fmt: skip
 OTHERS = [
     "10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.1", "192.168.1.1", "0xc0a80101", "3232235777",
@@ -41,7 +43,8 @@ OTHERS = [
     "239.255.255.250", "240.0.0.1", "255.255.255.255", "192.0.0.1", "192.0.2.1", "198.18.0.1", "198.51.100.1",
     "203.0.113.1", "192.88.99.1", "0.1.2.3", "[fc00::1]", "[fd12:3456::1]", "[fe80::1]", "[fec0::1]", "[ff02::1]",
     "[ff0e::1]", "[2001:db8::1]", "[3fff::1]", "[100::1]", "[64:ff9b::10.0.0.1]", "[2002:a00:1::]", "[::ffff:10.0.0.1]",
-    "[::10.0.0.1]", "[5f00::1]",
+    "[::10.0.0.1]", "[5f00::1]", "[fe80::1%25lo]", "[fe80::1%lo]", "100.127.255.254", "169\u3002254\u3002169\u3002254",
+    "[64:ff9b::169.254.169.254]", "[2002:a9fe:a9fe::]", "[::ffff:0:169.254.169.254]", "[2001::1]", "[fd00:ec2::254]",
 ]  # fmt: skip
 
 
@@ -80,7 +83,7 @@ async def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 @BOTH
 @pytest.mark.parametrize("host", LOOPBACK + OTHERS)
-async def test_no_spelling_of_a_special_address_is_connected_to(make: Make, host: str) -> None:
+async def test_T9_no_spelling_of_a_special_address_is_connected_to(make: Make, host: str) -> None:
     async with served(hello) as wire, make() as transport:
         with pytest.raises((Blocked, NoSuchHost, httpx.InvalidURL)):
             await asked(transport, get(f"http://{host}:{wire.port}/"))
@@ -88,7 +91,7 @@ async def test_no_spelling_of_a_special_address_is_connected_to(make: Make, host
 
 
 @BOTH
-async def test_loopback_is_reached_where_it_is_allowed(make: Make) -> None:
+async def test_T9_loopback_is_reached_where_it_is_allowed(make: Make) -> None:
     async with served(hello) as wire, make(allow_private=True) as transport:
         assert await asked(transport, get(wire.url())) == (200, b"hello")
         assert await asked(transport, get(wire.url(host="localhost"))) == (200, b"hello")
@@ -96,14 +99,14 @@ async def test_loopback_is_reached_where_it_is_allowed(make: Make) -> None:
 
 @BOTH
 @pytest.mark.parametrize("host", ["169.254.169.254", "224.0.0.1", "240.0.0.1", "0", "[fe80::1]", "[ff02::1]"])
-async def test_some_addresses_are_never_allowed(make: Make, host: str) -> None:
+async def test_T9_some_addresses_are_never_allowed(make: Make, host: str) -> None:
     async with make(allow_private=True) as transport:
         with pytest.raises(Blocked):
             await asked(transport, get(f"http://{host}:80/"))
 
 
 @BOTH
-async def test_a_name_is_judged_by_the_address_it_leads_to(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_T9_a_name_is_judged_by_the_address_it_leads_to(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     await resolve_to(monkeypatch, "127.0.0.1")
     async with served(hello) as wire, make() as transport:
         with pytest.raises(Blocked) as caught:
@@ -113,7 +116,7 @@ async def test_a_name_is_judged_by_the_address_it_leads_to(make: Make, monkeypat
 
 
 @BOTH
-async def test_a_name_that_changes_its_mind_is_judged_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_T9_a_name_that_changes_its_mind_is_judged_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "objection", lambda address, allowed: None if address == "127.0.0.1" else "elsewhere")
     await resolve_to(monkeypatch, "127.0.0.1")
     async with served(hello) as wire, make() as transport:
@@ -140,7 +143,7 @@ async def test_of_several_addresses_a_dead_one_is_passed_over(make: Make, monkey
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv6_address_is_no_better_than_the_ipv4_address_in_it(inner: IPv4Address) -> None:
+def test_T9_an_ipv6_address_is_no_better_than_the_ipv4_address_in_it(inner: IPv4Address) -> None:
     number, plain = int(inner), objection(str(inner), False)
     for prefix in ("::ffff:0:0", "::ffff:0:0:0", "64:ff9b::"):
         assert (objection(str(IPv6Address(int(IPv6Address(prefix)) | number)), False) is None) == (plain is None)
@@ -149,7 +152,7 @@ def test_an_ipv6_address_is_no_better_than_the_ipv4_address_in_it(inner: IPv4Add
 
 
 @given(st.ip_addresses())
-def test_only_addresses_that_the_world_can_reach_pass(address: IPv4Address | IPv6Address) -> None:
+def test_T9_only_addresses_that_the_world_can_reach_pass(address: IPv4Address | IPv6Address) -> None:
     if objection(str(address), False) is None:
         inner = getattr(address, "ipv4_mapped", None) or address
         translated = IPv6Address("64:ff9b::") <= inner < IPv6Address("64:ff9b::1:0:0") if inner.version == 6 else False
@@ -166,7 +169,7 @@ def test_public_addresses_pass(address: str) -> None:
 
 
 @BOTH
-async def test_the_environment_changes_nothing(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_T27_the_environment_changes_nothing(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async with served(hello) as sink, served(hello) as wire:
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, sink.url())
@@ -187,7 +190,7 @@ async def test_the_environment_changes_nothing(make: Make, monkeypatch: pytest.M
 
 
 @BOTH
-async def test_a_redirect_is_an_answer_and_a_cookie_is_forgotten(make: Make) -> None:
+async def test_T8_a_redirect_is_an_answer_and_a_cookie_is_forgotten(make: Make) -> None:
     async def handler(_: Asked, line: Line) -> None:
         await line.answer(307, location="/elsewhere", set_cookie="a=canary; Path=/")
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
+import structlog
+
 from runner import log
 from runner.client.asking import Line, brink_hook_works
 from runner.client.fetching import Fetcher
@@ -21,6 +23,8 @@ from runner.settings import Credentials, Settings, Wanted, fingerprint
 from runner.store import Store, facts
 from runner.store.enqueue import AccountSettings, save_accounts
 from runner.store.queries import AccountRow
+
+news = structlog.get_logger("runner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,17 @@ def of_queue(
             continue
         members.append(Member(entry_of(row), credentials))
     return members, lacking
+
+
+def tell_notes(members: Iterable[Member]) -> None:
+    """What a person should know of these accounts before their keys are used."""
+    for member in members:
+        name, source = member.entry.name, registry()[member.entry.uses].source
+        if source:
+            base = member.credentials.base_url
+            news.warning(f"{name} is described in {source}: its key goes to {base}, and the file's word is believed")
+        for note in member.credentials.notes:
+            news.warning(note)
 
 
 def unknown_provider(name: str) -> str:

@@ -21,14 +21,25 @@ import structlog
 
 from runner import expand
 from runner import plan as planning
-from runner.cli.accounts import Member, check_leave, check_speed, lanes, limits_of, of_manifest, of_queue
+from runner.cli.accounts import (
+    Member,
+    check_leave,
+    check_speed,
+    lanes,
+    limits_of,
+    of_manifest,
+    of_queue,
+    tell_notes,
+)
 from runner.cli.output import say
 from runner.client.callbacks import CallbackPlace, listening
 from runner.clock import Clock
 from runner.engine import Engine, Exit, Lane
-from runner.errors import InputError, LocalError, NoQueue
+from runner.errors import InputError, LocalError, NoQueue, Problem
 from runner.expand import Survey
+from runner.ledger import as_text
 from runner.manifest import Manifest
+from runner.manifest.places import Spot
 from runner.plan import Plan
 from runner.providers import registry
 from runner.settings import Settings
@@ -68,6 +79,11 @@ class RunOptions:
     root: Path | None = None
     largest_file: int | None = None
 
+    def cap(self, account: str) -> Decimal | None:
+        """The most that the command line allows for an account."""
+        caps = [cap for cap in (self.max_credits.get(account), self.max_credits_each) if cap is not None]
+        return min(caps, default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -86,7 +102,7 @@ def read_order(path: Path, allowed: Sequence[Path] | None = None) -> Order:
 async def plan_against(order: Order, db: str, clock: Clock, root: Path) -> Plan:
     """The plan against the queue at `db`, which is neither made nor locked by this; what is gone is named in it."""
     async with opened_for_reading(db, clock) as store:
-        plan = await planning.make(order.manifest, order.survey, store, root)
+        plan = await planning.make(order.manifest, order.survey, store, root, clock.now())
         plan.first_gone = await planning.first_gone(plan, store)
         return plan
 
@@ -134,6 +150,7 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
         check_speed(options.speed, others)
         everyone = [*members, *others]
         check_leave(options.leave, everyone)
+        tell_notes(others)
         added = await _enqueue(store, order, options, members) if order else None
         if order is None:
             await _tighten(store, options)
@@ -190,10 +207,10 @@ async def _enqueue(store: Store, order: Order, options: RunOptions, members: Seq
     root = options.root or manifest.folder
     text = manifest.path.read_text(encoding="utf-8-sig")
     batch = NewBatch(
-        manifest.batch, str(manifest.folder), str(root), text, manifest.sha256, _limits(order, options)
+        manifest.batch, str(manifest.folder), str(root), text, manifest.sha256, batch_limits(order, options)
     )  # fmt: skip
     accounts = limits_of(members, await store.read(facts.salt))
-    return await store.write(_add, store.clock.now(), accounts, batch, _NewJobs(order))
+    return await store.write(_add, store.clock.now(), accounts, batch, NewJobs(order))
 
 
 def _add(
@@ -221,19 +238,31 @@ def check_caps(options: RunOptions, names: Collection[str]) -> None:
             raise InputError(f"--max-credits {name}=…: no account of that name", hint)
 
 
-def _limits(order: Order, options: RunOptions) -> dict[str, Decimal]:
+def batch_limits(order: Order, options: RunOptions) -> dict[str, Decimal]:
     """The tighter of the manifest's budget and the command line's cap, per account."""
     limits = dict(order.manifest.budget)
     for account in order.survey.accounts_used():
-        caps = [limits.get(account), options.max_credits.get(account), options.max_credits_each]
-        given = [cap for cap in caps if cap is not None]
+        given = [cap for cap in (limits.get(account), options.cap(account)) if cap is not None]
         if given:
             limits[account] = min(given)
     return limits
 
 
+def contradictions(order: Order, options: RunOptions) -> Iterator[Problem]:
+    """Where the command line and the manifest say different things about one account: both, and which of them holds
+    (B85)."""
+    source = order.manifest.source
+    for account, budget in order.manifest.budget.items():
+        cap = options.cap(account)
+        if account in order.survey.accounts_used() and cap is not None and cap != budget:
+            said = f"--max-credits says {as_text(cap)} for {account}, its budget {as_text(budget)}"
+            message = f"{said}: the lower one holds, {as_text(min(cap, budget))}"
+            place = source.place(Spot(("budget", account)))
+            yield source.quote(Problem("B85", message, "the budget can only be raised in the manifest", place))
+
+
 @dataclass(frozen=True, slots=True)
-class _NewJobs:
+class NewJobs:
     """The jobs of a manifest for the queue: a stream that can be begun anew, should the transaction be tried again."""
 
     order: Order

@@ -44,9 +44,8 @@ def call(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_process() -> None:
-    """No memory dumps (they would hold keys), no log of the keys of TLS connections (a library opens it as it is
-    imported), and no closed standard stream: the next file opened would take its number, and a stray message would be
-    written into it."""
+    """No memory dumps (they would hold keys), no log of TLS keys (a library opens one as it is imported), and no closed
+    standard stream: the next file opened would take its number, and a stray message would be written into it."""
     os.environ.pop("SSLKEYLOGFILE", None)
     if sys.platform != "win32":
         import resource
@@ -193,7 +192,8 @@ def _translated(error: BaseException) -> RunnerError:
             where = f" ({error.filename})" if isinstance(error.filename, str | os.PathLike) else ""
             return LocalError(f"this machine is in the way: {error.strerror or type(error).__name__}{where}")
     if type(error).__module__.partition(".")[0] == "asyncpg":
-        return LocalError(f"the database refuses: {error}", "check the URL given with --db or RUNNER_DB")
+        first, *_rows = str(error).splitlines() or [type(error).__name__]  # what follows may repeat a row
+        return LocalError(f"the database refuses: {first}", "check the URL given with --db or RUNNER_DB")
     return _bug(error)
 
 

@@ -172,7 +172,10 @@ def warn(text: str) -> None:
 
 def complain(error: RunnerError, *, as_data: bool = False) -> None:
     """What ended a command: one clear line, how to mend it, and every problem with its place. `as_data`: what is wrong
-    with the input on stdout too, for scripts: `{"problems": [{code, file, line, col, endcol, msg, help}, …]}`."""
+    with the input, or with the queue before it was opened, on stdout too, for scripts:
+    `{"problems": [{code, file, line, col, endcol, msg, help}, …]}`."""
+    from runner import log
+
     say(f"error: {error.message}", "red")
     problems = error.problems if isinstance(error, InputError) else ()
     told_already = len(problems) == 1 and problems[0].place is None
@@ -180,8 +183,9 @@ def complain(error: RunnerError, *, as_data: bool = False) -> None:
         _say_lines(render(problems))
     if error.hint and (told_already or not problems):
         _say_lines("\n".join(f"  help: {said}" for said in error.hint.splitlines()))
-    if as_data and isinstance(error, InputError):
-        emit_json({"problems": as_json(problems or (Problem("", error.message, error.hint),))})
+    if as_data and (isinstance(error, InputError) or error.code):
+        told = as_json(problems or (Problem(error.code, error.message, error.hint),))
+        emit_json({"problems": log.redactor().scrub(told)})
 
 
 def _say_lines(text: str, speak: Callable[[str], None] = say) -> None:

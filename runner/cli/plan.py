@@ -17,6 +17,7 @@ from runner.cli.summary import between, say, show_plan
 from runner.clock import Clock
 from runner.ledger import as_text
 from runner.plan import Bill, Line, Plan
+from runner.problems import as_json
 from runner.references import Outgoing
 from runner.store import Store
 from runner.store.work import Work
@@ -33,8 +34,9 @@ async def plan(
 ) -> int:
     """Expands, checks and prices the manifest, and compares it with the queue."""
     order = read_order(manifest, allow_files)
-    async with opened_for_reading(common.db, Clock()) as store:
-        made = await planning.make(order.manifest, order.survey, store, order.manifest.folder)
+    clock = Clock()
+    async with opened_for_reading(common.db, clock) as store:
+        made = await planning.make(order.manifest, order.survey, store, order.manifest.folder, clock.now())
         if json:
             await _print_json(order, made, store)
         else:
@@ -65,7 +67,7 @@ def _text(status: str, account: str, model: str, cost: str, output: str) -> str:
 
 
 async def _print_json(order: Order, made: Plan, store: Store | None) -> None:
-    """`{batch, jobs: […], totals, files: […]}`, jobs and files written one by one."""
+    """`{batch, jobs: […], totals, files: […], warnings: […]}`, jobs and files written one by one."""
     emit(f'{{"batch": {encode(made.manifest.batch)}, "jobs": [')
     lead = "\n"
     async for row in _rows(order, made, store):
@@ -77,7 +79,7 @@ async def _print_json(order: Order, made: Plan, store: Store | None) -> None:
     for file in made.files:
         emit(lead + encode(_file(file)))
         lead = ",\n"
-    emit("\n]}\n")
+    emit(f'\n], "warnings": {encode(as_json(made.warnings))}}}\n')
 
 
 async def _rows(order: Order, made: Plan, store: Store | None) -> Any:

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from runner import log
 from runner.cli.forecast import in_words, latest, remaining
 from runner.engine import Engine
 from runner.engine.ending import Tally
@@ -71,7 +72,7 @@ async def _plain(engine: Engine, console: Console) -> None:
     while True:
         await asyncio.sleep(every)
         for row in await rows(engine):
-            console.print(line(row), markup=False, highlight=False, soft_wrap=True)
+            console.print(log.clean(line(row)), markup=False, highlight=False, soft_wrap=True)
 
 
 async def rows(engine: Engine) -> list[Row]:
@@ -128,6 +129,6 @@ def _table(shown_rows: Sequence[Row]) -> RenderableType:
     for row in shown_rows:
         numbers = (row.queued, row.in_flight, row.downloading, row.done, row.failed, row.held)
         table.add_row(Text(row.account), *(str(n) for n in numbers), as_text(row.net), as_text(row.reserved))
-    notes = [Text(f"{row.account}: {row.note}", style="yellow") for row in shown_rows if row.note]
+    notes = [Text(log.clean(f"{row.account}: {row.note}"), style="yellow") for row in shown_rows if row.note]
     left = Text(f"time left: {in_words(latest([row.left for row in shown_rows]))}", style="dim")
     return Group(table, left, *notes)

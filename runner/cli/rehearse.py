@@ -16,6 +16,7 @@ from runner.cli.run import perform
 from runner.cli.summary import say
 from runner.clock import Clock
 from runner.errors import InputError
+from runner.files import make_private
 from runner.ledger import as_text
 from runner.sandbox import BadOptions, Options, Sandbox, serve
 from runner.sandbox.providers import known as pretended
@@ -47,7 +48,7 @@ async def rehearse(
         options = Options(state=str(place / "sandbox.db"), speed=speed, anchor=anchor, faults=faults)
     except BadOptions as error:
         raise InputError(f"rehearse: {error}") from None
-    place.mkdir(parents=True, exist_ok=True)
+    make_private(place)
     async with serve(options) as sandbox:
         run = RunOptions(str(queue), _settings(order, sandbox), speed=speed, anchor=anchor, root=place)
         code = await perform(order, run, common, yes=True)

@@ -13,11 +13,14 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from runner import log
+from runner.cli.accounts import tell_notes
 from runner.cli.app import EVERYDAY, AllowFiles, Common
 from runner.cli.assembly import (
     Order,
     RunOptions,
+    batch_limits,
     clock_of,
+    contradictions,
     members_of,
     must_exist,
     parse_caps,
@@ -99,8 +102,10 @@ async def perform(order: Order | None, options: RunOptions, common: Common, *, y
     if order is None:
         await must_exist(options.db, clock)  # in the wrong folder, or misspelt, "all done" would be a lie
     else:
-        members_of(order, options)  # a missing key is told before anybody is asked to pay
+        tell_notes(members_of(order, options))  # a missing key, too, is told before anybody is asked to pay
         plan = await plan_against(order, options.db, clock, options.root or order.manifest.folder)
+        plan.limits = batch_limits(order, options)
+        plan.warnings = (*contradictions(order, options), *plan.warnings)
         if not common.quiet:
             show_plan(console, plan)
         _agree(console, plan, yes=yes)

@@ -8,13 +8,15 @@ from decimal import Decimal
 
 from rich.console import Console
 
+from runner import log
 from runner.cli.decisions import title
 from runner.engine import Engine, Exit
-from runner.errors import LocalError
+from runner.errors import LocalError, Problem
 from runner.jobs import SETTLED, UNPAID, State
-from runner.ledger import as_text
+from runner.ledger import ZERO, as_text
 from runner.plan import Bill, Plan
-from runner.problems import printable
+from runner.problems import SHOWN as MOST_WARNINGS
+from runner.problems import render
 from runner.providers import registry
 from runner.references import Outgoing
 from runner.store.queries import Sum, counts, sums
@@ -32,7 +34,7 @@ ENDS = {
 
 
 def say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(log.clean(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -44,15 +46,29 @@ def show_plan(console: Console, plan: Plan) -> None:
         say(console, f"  gone: {line}")
     for account, bill in sorted(plan.bills.items()):
         say(console, f"  {account}: {bill.jobs} jobs to pay, {_price(bill)}")
-        budget = plan.manifest.budget.get(account)
-        if budget is not None and bill.estimated > budget:
-            say(console, f"    beyond the budget of {as_text(budget)}: jobs go while the next one fits")
+        if beyond := _beyond(plan, account, bill.estimated):
+            say(console, f"    {beyond}")
         say(console, f"    after a lost answer: {registry()[plan.manifest.account(account).uses].guarantee}")
     for (job, name), number in sorted(plan.survey.dropped.items()):
         say(console, f"  {job}: the default {name!r} does not apply to {number} jobs and is dropped there")
     _show_files(console, plan.files)
-    for warning in plan.survey.warnings:
-        say(console, f"  warning: {warning.message}")
+    _show_warnings(console, plan.warnings)
+
+
+def _beyond(plan: Plan, account: str, estimated: Decimal) -> str:
+    limit, spent = plan.limits.get(account), plan.spent.get(account, ZERO)
+    if limit is None or spent + estimated <= limit:
+        return ""
+    used = f", {as_text(spent)} of it spent or promised" if spent else ""
+    return f"beyond the limit of {as_text(limit)}{used}: jobs go while the next one fits, the others stay queued"
+
+
+def _show_warnings(console: Console, warnings: Sequence[Problem]) -> None:
+    for warning in warnings[:MOST_WARNINGS]:
+        first, *rest = render((warning,)).splitlines()
+        say(console, "\n".join([f"warning: {first}", *rest]))
+    if len(warnings) > MOST_WARNINGS:
+        say(console, f"+{len(warnings) - MOST_WARNINGS} more warnings (plan --json lists all)")
 
 
 def _show_files(console: Console, files: Sequence[Outgoing]) -> None:
@@ -60,7 +76,7 @@ def _show_files(console: Console, files: Sequence[Outgoing]) -> None:
     for leaving in files[:SHOWN]:
         file = leaving.file
         what = f"{file.media_type}, {file.size:,} bytes"
-        say(console, f"  leaves this machine: {printable(str(file.path))} ({what}) to {', '.join(leaving.accounts)}")
+        say(console, f"  leaves this machine: {file.path} ({what}) to {', '.join(leaving.accounts)}")
     if len(files) > SHOWN:
         say(console, f"  leave this machine, too: +{len(files) - SHOWN} more (plan --json lists all)")
 

@@ -29,7 +29,8 @@ from runner.errors import Fenced, InternalError, NoAnswer, NotSent, RunnerError
 from runner.exchange import Ask, Reply, Upload
 from runner.failpoints import reached
 from runner.limits import RETRY_AFTER_CAP
-from runner.settings import Credentials
+from runner.log import redactor
+from runner.settings import Credentials, forms_of, holds
 
 SUBMIT_SECONDS = 120.0  # total deadline of a paid request: before it, no answer is never "no"
 ASK_SECONDS = 30.0
@@ -60,6 +61,7 @@ class Line:
 
     def __init__(self, credentials: Credentials, clock: Clock, *, hook_works: bool = True) -> None:
         self._credentials = credentials
+        self._forms = forms_of(credentials.key)
         self._clock = clock
         self._hook_works = hook_works
         self.signals = Signals()
@@ -146,7 +148,7 @@ class Line:
     ) -> httpx.Request:
         url = self._credentials.base_url + path + (f"?{urlencode(query)}" if query else "")
         key = self._credentials.key.reveal()
-        if key in url:
+        if holds(url, self._forms) or redactor().holds(url):
             raise InternalError("a key was about to be sent in an address; nothing was sent")
         sent = {
             "Authorization": f"Bearer {key}",

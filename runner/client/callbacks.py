@@ -122,7 +122,8 @@ def _parsed(url: str) -> Any:
         parts = urlsplit("")
     plain = not (parts.query or parts.fragment or parts.username or parts.password)
     if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
-        raise InputError(f"--callback-url {url}: not an address that can be called", "write https://host/path")
+        # It may hold a password, so it is not repeated.
+        raise InputError("--callback-url is not an address that can be called", "write https://host/path")
     return parts
 
 

@@ -18,6 +18,7 @@ import anyio
 import httpx
 
 from runner.client.sockets import Blocked, fast_transport
+from runner.log import redactor
 
 HOPS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -133,6 +134,8 @@ class Fetcher:
             raise UnsafeUrl("a result URL", "names no host")
         if url.userinfo:
             raise UnsafeUrl(url.host, "its URL carries a name or a password")
+        if redactor().holds(str(url)):
+            raise UnsafeUrl(url.host, "its URL carries a key of yours")
         if url.scheme == "https" or (url.scheme == "http" and self._allow_private and _is_loopback(url.host)):
             return
         raise UnsafeUrl(url.host, f"{url.scheme or 'no scheme'} where https is needed")

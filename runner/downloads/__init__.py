@@ -1,6 +1,7 @@
 """Outputs coming in: from a result URL to a verified file under its name, through any crash.
 
 `fetch_output` makes one try and says, as a value, what to do next. `sidecar` writes the facts beside an output.
+`hindrance` and `free_bytes` look beforehand whether there is a place for it.
 """
 
 from runner.downloads.fetch import fetch_output, give_up
@@ -14,6 +15,7 @@ from runner.downloads.outcomes import (
     Refused,
     Wanted,
 )
+from runner.downloads.room import free_bytes, hindrance
 from runner.downloads.sidecars import sidecar
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "Refused",
     "Wanted",
     "fetch_output",
+    "free_bytes",
     "give_up",
+    "hindrance",
     "sidecar",
 ]

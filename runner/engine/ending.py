@@ -42,7 +42,8 @@ class Tally:
     """The jobs of one account that a run is about, by state; `overdue` of the running ones are past their timeout,
     `stopped_model` of the queued ones ask for a model that the account may not use. Cancelled by the provider counts as
     failed; by a person or an edit it does not. `stuck` of the downloading ones have found no place on this machine for
-    a long time. `occupied`: slots of the account that overdue tasks hold, those of other batches too."""
+    a long time. `occupied`: slots of the account that overdue tasks hold, those of other batches too; `unasked` of them
+    may have ended by now, since nobody has heard of them after a sleep or an outage: they are asked first."""
 
     account: str
     states: Mapping[State, int]
@@ -52,11 +53,12 @@ class Tally:
     cancelled_by_provider: int = 0
     stuck: int = 0
     occupied: int = 0
+    unasked: int = 0
 
     @property
     def full(self) -> bool:
         """Every slot is held by a task that nobody waits for."""
-        return max(self.overdue, self.occupied) >= self.concurrency
+        return max(self.overdue, self.occupied) - self.unasked >= self.concurrency
 
     def of(self, *states: State) -> int:
         return sum(self.states.get(state, 0) for state in states)
@@ -87,7 +89,7 @@ def _moving(tally: Tally, hindered: Hindrances) -> int:
     downloads = tally.of(State.DOWNLOADING) - tally.stuck
     if tally.account in hindered.stopped:
         return downloads
-    followed = tally.of(State.SUBMITTING, State.RUNNING) - tally.overdue
+    followed = tally.of(State.SUBMITTING, State.RUNNING) - max(0, tally.overdue - tally.unasked)
     asked = tally.of(State.UNKNOWN)
     waiting = tally.of(State.QUEUED, State.WAITING) - tally.stopped_model
     paused = not hindered.wait and tally.account in hindered.paused

@@ -11,15 +11,14 @@ from typing import Any
 
 import structlog
 
-from runner.errors import Fenced
+from runner.errors import ErrorKind, Fenced
 from runner.exchange import Refusal
 from runner.expand.keys import parse_spec
 from runner.jobs import State
 from runner.lifecycle import evidence, fetching, following, hosting, looking, submitting
 from runner.lifecycle.desk import Desk
-from runner.limits import poll_every
-from runner.store import accounts as account_rows
-from runner.store.claims import Round, Wants, claim, submission_room
+from runner.limits import earliest, poll_every
+from runner.store.claims import UNLIMITED, Round, Wants, claim, submission_room
 from runner.store.intents import Intent
 from runner.store.work import Work, load, peek, reviewed, to_review
 
@@ -48,6 +47,7 @@ class Lane:
     _loading: set[asyncio.Task[None]] = field(default_factory=set)
     _hosting: set[int] = field(default_factory=set)
     _broke: set[int] = field(default_factory=set)
+    _in_flight: int = 0
     _patient_until: datetime | None = None
     trouble: list[BaseException] = field(default_factory=list)
 
@@ -63,7 +63,7 @@ class Lane:
             if self.trouble:
                 raise self.trouble[0]
             if not taken:
-                await self._sleep(taken.wake_at)
+                await self._sleep(earliest(self.desk.now(), taken.wake_at, self.desk.breaker.probe_at))
 
     def _told_to_stop(self) -> bool:
         return self.stopping
@@ -96,13 +96,17 @@ class Lane:
     async def _claim(self) -> Round:
         desk = self.desk
         intents = await self._intents()
+        now, breaker = desk.now(), desk.breaker
         wants = Wants(
             desk.worker, desk.account, desk.provider.keyed, intents,
             drains=desk.balance_tells, resends=self._hands(), looks=not desk.provider.keyed,
             polls=self._hands() - len(intents), poll_pages=self._pages(), settles=4,
-            downloads=DOWNLOADS - len(self._loading),
+            downloads=DOWNLOADS - len(self._loading), most=breaker.most(now, UNLIMITED),
         )  # fmt: skip
-        taken = await desk.store.write(claim, desk.now(), wants)
+        taken = await desk.store.write(claim, now, wants)
+        if taken.asks:
+            breaker.asked(now)
+        self._in_flight = taken.in_flight
         desk.paused = taken.paused
         self.rounds += 1
         self._note_budget(intents, taken)
@@ -118,11 +122,17 @@ class Lane:
             self.news.set()
         self.beyond_budget = bool(self._broke) and not sent
 
+    def _out_of_reach(self) -> bool:
+        """While the provider does not answer, a task that we have there is asked after, and nothing is paid for: only
+        without any an order is the probe."""
+        return self.desk.breaker.open and (self._in_flight > 0 or not self.desk.breaker.allows(self.desk.now()))
+
     def _hands(self) -> int:
         return max(0, REQUESTS - len(self._paying) - len(self._asking))
 
     def _pages(self) -> int:
-        return 2 if self.desk.provider.history is not None and not self._listing() else 0
+        one_by_one = self.desk.provider.history is None or self.desk.breaker.open or self._listing()
+        return 0 if one_by_one else 2
 
     def _listing(self) -> bool:
         return any(task.get_name() == "list" for task in self._asking)
@@ -130,7 +140,7 @@ class Lane:
     async def _intents(self) -> list[Intent]:
         """Ready intents for as many submissions as could go now; composed before they are claimed."""
         desk = self.desk
-        if not desk.trusted or (self.until is not None and desk.now() >= self.until):
+        if not desk.trusted or (self.until is not None and desk.now() >= self.until) or self._out_of_reach():
             return []
         room = await desk.store.read(submission_room, desk.account, desk.now())
         most = min(room.free if desk.provider.keyed else min(1, room.free), self._hands())
@@ -196,8 +206,7 @@ class Lane:
         await desk.answered(request)
         if isinstance(answer, Refusal) or answer > 0:
             return True
-        note = "the balance is still 0"
-        await desk.store.write(account_rows.pause, desk.now(), desk.account, kind, note, None)
+        await desk.pause(ErrorKind(kind), "the balance is still 0")
         return False
 
     async def _start(self, taken: Round) -> None:

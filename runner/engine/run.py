@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from runner.engine.ending import Exit, Hindrances, Tally, moving, verdict
 from runner.engine.lane import Lane
 from runner.errors import LocalError
-from runner.store import Store
+from runner.store import Store, set_back
 from runner.store.ownership import rescue as give_back
 from runner.store.queries import AccountRow, Standings, account_rows, standings
 
@@ -36,9 +36,11 @@ class Engine:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     tallies: list[Tally] = field(default_factory=list)
     accounts: list[AccountRow] = field(default_factory=list)
+    _seen: datetime | None = None
 
     async def run(self) -> Exit:
         """Works until the end; returns the exit code that the jobs deserve. A stop from outside leaves all as it is."""
+        self.store.wait_for_room(self._disk_patience)
         works = [asyncio.create_task(lane.run(), name=f"lane {lane.desk.account}") for lane in self.lanes]
         watching = asyncio.create_task(self._watch(works), name="watch")
         stopping = asyncio.create_task(self.stop.wait(), name="stop")
@@ -52,6 +54,10 @@ class Engine:
             await self._halt(works)
             self._tell_unstored()
         return verdict(self.tallies, self._hindrances())
+
+    @property
+    def _disk_patience(self) -> timedelta:
+        return DISK_PATIENCE if self.wait else timedelta(0)
 
     def _tell_unstored(self) -> None:
         """A paid task whose id is nowhere but in an error: that error is the one to show, whatever else went wrong."""
@@ -69,13 +75,31 @@ class Engine:
                 if task.done():
                     task.result()  # a lane ends by itself only with an error
             began = asyncio.get_running_loop().time()
-            await self._count()
-            if not self._moving() and await self._still_nothing(works):
+            await self._mind_the_clock()
+            if not await self._moves() and await self._still_nothing(works):
                 return
             pause = max(CHECK_EVERY, 20 * (asyncio.get_running_loop().time() - began))
 
-    def _moving(self) -> bool:
-        return moving(self.tallies, self._hindrances()) > 0 or any(lane.busy for lane in self.lanes)
+    async def _moves(self) -> bool:
+        """Whether anything can move. Who is at work is asked before the count and after it: work that ends meanwhile is
+        not in it."""
+        busy = self._busy()
+        await self._count()
+        return busy or moving(self.tallies, self._hindrances()) > 0 or self._busy()
+
+    def _busy(self) -> bool:
+        return any(lane.busy for lane in self.lanes)
+
+    async def _mind_the_clock(self) -> None:
+        """Once it has been set back, the lanes would wait until it shows again what it has shown before."""
+        now, before = self.store.clock.now(), self._seen
+        self._seen = now
+        if before is not None and before - now > set_back.NOTICED:
+            await self.store.write(set_back.bring_back, now, before - now)
+            set_back.tell(before - now)
+            for lane in self.lanes:
+                lane.desk.asked_alone.clear()
+                lane.news.set()
 
     async def _still_nothing(self, works: Sequence[asyncio.Task[None]]) -> bool:
         """Nothing moves, by the last count: but a lane may not have looked since. Each claims once more, whole, then
@@ -87,12 +111,11 @@ class Engine:
             for lane in self.lanes:
                 lane.news.set()
             await asyncio.sleep(0.02)
-        await self._count()
-        return not self._moving()
+        return not await self._moves()
 
     async def _count(self) -> None:
         now = self.store.clock.now()
-        found = await self.store.read(standings, now, self.batch_ids, DISK_PATIENCE if self.wait else timedelta(0))
+        found = await self.store.read(standings, now, self.batch_ids, self._disk_patience)
         self.accounts = await self.store.read(account_rows)
         self.tallies = [_tally(row) for row in found]
 
@@ -137,7 +160,7 @@ async def _ended(works: list[asyncio.Task[None]]) -> None:
 
 def _tally(row: Standings) -> Tally:
     return Tally(row.account, row.states, row.overdue, row.concurrency, row.stopped_model, row.cancelled_by_provider,
-                 row.stuck, row.occupied)  # fmt: skip
+                 row.stuck, row.occupied, row.unasked)  # fmt: skip
 
 
 def until_next(hour: int, minute: int, now: datetime) -> datetime:

@@ -24,7 +24,7 @@ NAMELESS = "untitled"
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ ,()+=@-]*(?:\.[A-Za-z0-9_ ,()+=@-]+)*(?<! )")
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\n\r\t]')  # on Windows, and separators anywhere
-_DEVICES = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³])(?:\.|$)", re.IGNORECASE)
+_DEVICES = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³])\s*(?:\.|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

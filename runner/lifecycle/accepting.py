@@ -57,7 +57,7 @@ async def _keep(desk: Desk, sub: Submission, accepted: Accepted) -> None:
 
 async def _record(desk: Desk, sub: Submission, accepted: Accepted) -> None:
     try:
-        await desk.record(*after_submission(sub, accepted))
+        await desk.record(*after_submission(sub, accepted), patient=False)
     except Taken:
         await _record_twin(desk, sub, accepted)
     except Fenced:

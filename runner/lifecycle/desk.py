@@ -17,7 +17,8 @@ from runner.clock import Clock
 from runner.downloads.outcomes import CAP
 from runner.errors import ErrorKind, NoAnswer, NotSent, Unstored
 from runner.exchange import Action, Ask, Refusal
-from runner.jobs import QUIET, Change, State
+from runner.jobs import QUIET, Change, Event, State
+from runner.limits import PROBE_EVERY, Breaker
 from runner.providers.description import Provider
 from runner.store import Store
 from runner.store import accounts as account_rows
@@ -29,6 +30,13 @@ from runner.verdicts.polling import Poll
 
 T = TypeVar("T")
 WORRYING = frozenset({State.UNKNOWN, State.HELD})
+QUOTING = frozenset(
+    {
+        Event.REJECTED, Event.PUT_BACK, Event.REFUSED, Event.TASK_FAILED, Event.TASK_CANCELLED, Event.TASK_REFUSED,
+        Event.TASK_LOST, Event.ANSWER_LOST, Event.NOT_FOUND, Event.LOOKED,
+    }
+)  # fmt: skip
+OUR_CODES = frozenset({"no_answer", "not_sent", "other_key", "key_window", "reference", "reference_changed", "review"})
 log = structlog.get_logger("runner")
 
 
@@ -40,7 +48,7 @@ class Desk:
     by a list. `exclusive`: nobody else spends from the account. `leave`: the person at the command line lets orders go
     again whose answer got lost and that nothing speaks for. `callback_url`: where the provider shall call when a task
     ends, if it offers to. `largest_file`: more bytes than these are no output. `unstored`: paid tasks whose ids could
-    not be stored."""
+    not be stored. `breaker`: whether the provider answers at all."""
 
     account: str
     provider: Provider
@@ -57,9 +65,11 @@ class Desk:
     leave: bool = False
     callback_url: str | None = None
     largest_file: int = CAP
-    unsent: int = 0
     every: timedelta = timedelta(0)
     told_limit: int | None = None
+    breaker: Breaker = field(default_factory=Breaker)
+    told_pause: bool = False
+    told_stop: bool = False
     asked_alone: dict[int, datetime] = field(default_factory=dict)
     pending: set[asyncio.Task[None]] = field(default_factory=set)
     unstored: list[Unstored] = field(default_factory=list)
@@ -87,12 +97,24 @@ class Desk:
         """One unpaid request. Silence is a refusal that says "later"; the provider's own limits are obeyed at once."""
         try:
             answer = await question(self.line.ask)
-        except (NoAnswer, NotSent) as silence:
-            if isinstance(silence, NotSent) and silence.stops_after is not None:
-                await self.store.write(account_rows.stop, self.account, str(silence))
-            return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
+        except (NoAnswer, NotSent) as error:
+            self.hear(str(error))
+            if isinstance(error, NotSent) and self.breaker.hopeless(error.stops_after):
+                await self.stop(str(error))
+            return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(error))
+        self.hear(silence(answer) if isinstance(answer, Refusal) else None)
         await self.obey(answer if isinstance(answer, Refusal) else None)
         return answer
+
+    def hear(self, silence: str | None) -> None:
+        """What came of a request: None for an answer, else why there is none to speak of. A person is told once."""
+        if not self.breaker.heard(self.now(), answered=silence is None):
+            return
+        if silence is None:
+            log.warning("the provider answers again", account=self.account)
+        else:
+            every = f"{PROBE_EVERY.total_seconds():.0f} s"
+            log.warning("the provider does not answer", account=self.account, why=silence, asked_every=every)
 
     async def obey(self, refusal: Refusal | None) -> None:
         """What an answer says about the whole account moves it for everyone."""
@@ -105,7 +127,33 @@ class Desk:
         elif signals.remaining == 0 and signals.reset_in:
             await self.store.write(account_rows.block, now, self.account, signals.reset_in)
         if refusal is not None and refusal.action is Action.STOP:
-            await self.store.write(account_rows.stop, self.account, refusal.message)
+            await self.stop(refusal.message)
+
+    async def stop(self, why: str) -> None:
+        """Nothing goes on here until a person has seen to it, who is told at once: other accounts may go on for
+        hours."""
+        await self.store.write(account_rows.stop, self.account, why)
+        if not self.told_stop:
+            hint = "its tasks are kept; mend that (most often its key), then: runner run"
+            log.warning("the account is stopped", account=self.account, why=why, hint=hint)
+        self.told_stop = True
+
+    async def pause(self, kind: ErrorKind, why: str, wait: float | None = None, *, for_slot: bool = False) -> None:
+        """No paid request for a while; see `accounts.pause`. A person is told once, unless it is only a slot that is
+        waited for."""
+        await self.store.write(account_rows.pause, self.now(), self.account, kind.value, why, wait, for_slot)
+        if not self.told_pause and not for_slot:
+            mend = "top up its credits; " if kind is ErrorKind.INSUFFICIENT_CREDITS else ""
+            log.warning("orders are paused", account=self.account, why=why, hint=f"{mend}it goes on by itself")
+            self.told_pause = True
+
+    async def orders_again(self) -> None:
+        """An order was taken: a pause is over."""
+        if self.paused:
+            await self.store.write(account_rows.orders_again, self.account)
+        if self.told_pause:
+            log.warning("orders are taken again", account=self.account)
+            self.told_pause = False
 
     async def _obey_limit(self, limit: int) -> None:
         """The provider's own word about its per-minute limit replaces the documented one."""
@@ -117,7 +165,11 @@ class Desk:
 
     async def permitted(self, keep: int = 0) -> tuple[bool, int | None, datetime | None]:
         """The right to make one more unpaid request, if it can be had now: see `windows.claim_request`."""
-        return await self.store.write(claim_request, self.now(), self.worker, self.account, keep)
+        now = self.now()
+        if not self.breaker.allows(now):
+            return False, None, self.breaker.probe_at
+        self.breaker.asked(now)
+        return await self.store.write(claim_request, now, self.worker, self.account, keep)
 
     async def permit(self) -> int | None:
         """Waits for that right, for as long as it takes; returns the request's row in the log."""
@@ -155,17 +207,34 @@ class Desk:
         if isinstance(trouble, Unstored):
             self.unstored.append(trouble)
 
-    async def record(self, *changes: Change) -> None:
+    async def record(self, *changes: Change, patient: bool = True) -> None:
         """Records the changes of one step; the log hears of them after the commit."""
-        await self.store.record(*changes)
+        await self.store.record(*changes, patient=patient)
         for change in changes:
             tell(self.account, change)
+
+
+def silence(refusal: Refusal) -> str | None:
+    """Why this is no answer to speak of: the provider says that it is not in service, for nobody."""
+    out = refusal.kind is ErrorKind.UNAVAILABLE and refusal.action in (Action.LATER, Action.AMBIGUOUS)
+    return refusal.message or refusal.code if out else None
 
 
 def tell(account: str, change: Change) -> None:
     """One change as a log line: what needs attention is a warning, what happens all the time is for debugging."""
     to = change.standing.state
     say = log.warning if to in WORRYING else log.debug if change.event in QUIET else log.info
-    facts = {name: str(value) for name, value in change.data.items()}
+    facts = _told(change)
     facts |= {"account": account, "job": str(change.job_id), "source": change.source.value, "target": to.value}
     say(change.event.value, **facts)
+
+
+def _told(change: Change) -> dict[str, str]:
+    """Its facts, but not in the provider's words, who may repeat a prompt in them (reliability.md T30): those are in
+    the queue, for `runner show`."""
+    facts = {name: str(value) for name, value in change.data.items()}
+    failure = change.standing.failure
+    if change.event not in QUOTING or failure is None:
+        return facts
+    ours = failure.code in OUR_CODES and facts.get("why") == failure.message
+    return facts if ours else {**facts, "why": failure.kind.value, "code": failure.code}

@@ -72,7 +72,7 @@ async def _still_distrusted(desk: Desk, work: Work, answer: Report | Refusal) ->
         return False
     if answer.action is Action.NOT_FOUND:
         why = "tasks in flight were paid with another key, and this key does not know them"
-        await desk.store.write(account_rows.stop, desk.account, why)
+        await desk.stop(why)
     return True
 
 

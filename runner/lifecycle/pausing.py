@@ -19,11 +19,8 @@ async def move_account(desk: Desk, work: Work, refusal: Refusal) -> None:
     if refusal.action is Action.STOP_MODEL:
         await desk.store.write(account_rows.stop_model, desk.account, work.model)
     elif refusal.action is Action.STOP:
-        await desk.store.write(account_rows.stop, desk.account, refusal.message)
+        await desk.stop(refusal.message)
     elif refusal.code == REDIRECT:
-        await desk.store.write(account_rows.stop, desk.account, f"a paid request was redirected: {refusal.message}")
+        await desk.stop(f"a paid request was redirected: {refusal.message}")
     elif refusal.kind in (ErrorKind.INSUFFICIENT_CREDITS, ErrorKind.UNAVAILABLE) or refusal.action is Action.SLOT:
-        for_slot = refusal.action is Action.SLOT
-        kind = refusal.kind.value
-        note = (account_rows.pause, desk.now(), desk.account, kind, refusal.message, refusal.wait, for_slot)
-        await desk.store.write(*note)
+        await desk.pause(refusal.kind, refusal.message, refusal.wait, for_slot=refusal.action is Action.SLOT)

@@ -13,11 +13,10 @@ from runner.exchange import Accepted, Refusal
 from runner.expand.keys import parse_spec
 from runner.jobs import Failure
 from runner.lifecycle.accepting import record_accepted
-from runner.lifecycle.desk import Desk
+from runner.lifecycle.desk import Desk, silence
 from runner.lifecycle.hosting import Unhosted, hosted_references, reject
 from runner.lifecycle.pausing import move_account
 from runner.providers.compose import Composed, compose, stamped
-from runner.store import accounts as account_rows
 from runner.store.brink import Brink
 from runner.store.intents import Claim, Intent
 from runner.store.work import Work, learned
@@ -33,8 +32,6 @@ from runner.verdicts.submission import (
     mark_of,
     never_resent,
 )
-
-OUT_OF_REACH = 3  # orders in a row that could not even be sent: the provider cannot be reached, for any job
 
 
 async def prepare(desk: Desk, work: Work) -> Intent | Unhosted | None:
@@ -149,18 +146,18 @@ async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:
     """Pauses and stops that the answer means for the whole account; an accepted order ends a pause."""
     match outcome:
         case Unsent() as unsent:
-            desk.unsent += 1
-            if unsent.stops_after is not None and desk.unsent >= unsent.stops_after:
-                await desk.store.write(account_rows.stop, desk.account, unsent.why)
-            elif desk.unsent >= OUT_OF_REACH:
-                note = (account_rows.pause, desk.now(), desk.account, ErrorKind.NETWORK.value, unsent.why, None)
-                await desk.store.write(*note)
+            desk.hear(unsent.why)
+            if desk.breaker.hopeless(unsent.stops_after):
+                await desk.stop(unsent.why)
+            elif desk.breaker.open:
+                await desk.pause(ErrorKind.NETWORK, unsent.why)
+        case Unanswered() as lost:
+            desk.hear(lost.why)
         case Accepted():
-            desk.unsent = 0
+            desk.hear(None)
             await desk.obey(None)
-            if desk.paused:
-                await desk.store.write(account_rows.orders_again, desk.account)
+            await desk.orders_again()
         case Refusal() as refusal:
-            desk.unsent = 0
+            desk.hear(silence(refusal))
             await desk.obey(refusal)
             await move_account(desk, work, refusal)

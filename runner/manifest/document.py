@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import yaml
 
 from runner.errors import Problem
+from runner.manifest.findings import KEPT
 from runner.manifest.places import Source
 from runner.manifest.scalars import Bare, may_be_bare, read_scalar
 from runner.manifest.syntax import syntax_problem
@@ -26,6 +27,7 @@ MAX_BYTES = 5 * 1024 * 1024
 MAX_DEPTH = 32
 MAX_ALIASES = 1_000
 MAX_VALUES = 1_000_000  # aliases counted as what they unfold to; a text of MAX_BYTES that holds more is no manifest
+MAX_SIGNS = 100  # forbidden ones that are told of: to find the place of one takes a walk through the whole text
 
 _LINE_SEPARATOR = re.compile("[\u2028\u2029]")
 
@@ -77,12 +79,12 @@ def read_document(text: str, file: str, words: Words = MANIFEST) -> Document:
         builder.problems.append(source.quote(syntax_problem(error, source)))
         value = None
     if builder.problems:
-        raise refused(file, builder.problems)
+        raise refused(file, builder.problems, cut=len(builder.problems) >= KEPT)
     return Document(value, source)
 
 
 class _Stop(Exception):
-    """A limit was crossed; the problem is noted."""
+    """A limit was crossed, or so much is wrong that nobody reads on; the problem is noted."""
 
 
 class _Builder:
@@ -217,7 +219,8 @@ class _Builder:
 
     def _refuse_signs(self) -> None:
         """Control characters; and line separators, which YAML 1.2 reads as text and the parser as line breaks."""
-        for sign in chain(CONTROL.finditer(self.source.text), _LINE_SEPARATOR.finditer(self.source.text)):
+        signs = chain(CONTROL.finditer(self.source.text), _LINE_SEPARATOR.finditer(self.source.text))
+        for sign in islice(signs, MAX_SIGNS):
             message = f"{_named(sign[0])} is not allowed in {self.words.noun}"
             self._note(Problem("B26", message, "remove it", self.source.at(sign.start())))
         if self.problems:
@@ -253,6 +256,8 @@ class _Builder:
 
     def _note(self, problem: Problem) -> None:
         self.problems.append(self.source.quote(problem))
+        if len(self.problems) >= KEPT:
+            raise _Stop
 
 
 def _named(sign: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -15,6 +16,7 @@ from runner.errors import Place, Problem
 
 Step = str | int
 Path = tuple[Step, ...]
+_LINE_END = re.compile(r"\r\n|\r|\n")
 Marks = tuple[Any, Any]  # where something starts and where it ends, as the parser says it (counted from 0)
 
 
@@ -45,7 +47,16 @@ class Source:
 
     @cached_property
     def lines(self) -> list[str]:
-        return re.split(r"\r\n|\r|\n", self.text)
+        return _LINE_END.split(self.text)
+
+    @cached_property
+    def _line_starts(self) -> list[int]:
+        return [0, *(end.end() for end in _LINE_END.finditer(self.text))]
+
+    @cached_property
+    def _written(self) -> list[tuple[int, int]]:
+        """Where keys and values begin and end, in order."""
+        return sorted(_extents(self._top))
 
     @cached_property
     def _top(self) -> _Node:
@@ -66,8 +77,9 @@ class Source:
 
     def at(self, offset: int, length: int = 1) -> Place:
         """The place of a character, counted from the start of the text."""
-        before = re.split(r"\r\n|\r|\n", self.text[:offset])
-        return Place(self.file, len(before), len(before[-1]) + 1, len(before[-1]) + 1 + length)
+        line = bisect_right(self._line_starts, offset)
+        column = offset - self._line_starts[line - 1] + 1
+        return Place(self.file, line, column, column + length)
 
     def place(self, spot: Spot) -> Place:
         """The place of a spot, or of the nearest thing around it that exists."""
@@ -92,7 +104,8 @@ class Source:
 
     def in_value(self, offset: int) -> bool:
         """Whether a character belongs to a key or a value, not to a comment or the space between."""
-        return _holds(self._top, offset)
+        before = bisect_right(self._written, offset, key=lambda extent: extent[0])
+        return before > 0 and offset < self._written[before - 1][1]
 
     def _words(self, node: _Node, words: str | None) -> Place | None:
         at = self.text.find(words, node.marks[0].index, node.marks[1].index) if words else -1
@@ -106,11 +119,13 @@ class _Mark:
     index: int = 0
 
 
-def _holds(node: _Node, offset: int) -> bool:
-    extents = [node.key] if node.inside else [node.key, node.marks]
-    if any(marks and marks[0].index <= offset < marks[1].index for marks in extents):
-        return True
-    return any(_holds(inner, offset) for inner in node.inside.values())
+def _extents(node: _Node) -> Iterator[tuple[int, int]]:
+    """Of all keys and of the values that hold no others: none of them overlap."""
+    for marks in (node.key, None if node.inside else node.marks):
+        if marks is not None:
+            yield marks[0].index, marks[1].index
+    for inner in node.inside.values():
+        yield from _extents(inner)
 
 
 def _read(text: str) -> _Node:

@@ -71,18 +71,20 @@ def read_template(text: str) -> str | Template:
     """
     if "$" not in text:
         return text
-    around, names, words, end = [""], [], [], 0
+    pieces: list[list[str]] = [[]]
+    names, words, end = [], [], 0
     for found in _PIECE.finditer(text):
-        around[-1] += text[end : found.start()]
+        pieces[-1].append(text[end : found.start()])
         end = found.end()
         if found["name"] is not None:
             names.append(_checked(found["name"], text))
-            around.append("")
+            pieces.append([])
         else:
-            around[-1] += _literal(found, text)
+            pieces[-1].append(_literal(found, text))
             words += [found["word"]] if found["word"] else []
-    around[-1] += text[end:]
-    return Template(text, tuple(around), tuple(names), tuple(words)) if names or words else around[0]
+    pieces[-1].append(text[end:])
+    around = tuple("".join(between) for between in pieces)
+    return Template(text, around, tuple(names), tuple(words)) if names or words else around[0]
 
 
 def _literal(found: re.Match[str], text: str) -> str:

@@ -8,6 +8,7 @@ every answer waits for. The file is held by one process (`locking_mode=EXCLUSIVE
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -75,6 +76,13 @@ class StateUnusable(Exception):
     """The state file cannot be opened or written; its text is for a person."""
 
 
+def _make_private(path: str) -> None:
+    """Readable by its owner alone, by the mode it is made with: there are prompts in it."""
+    if path != ":memory:":
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
 class Pen:
     """`path` of the state, or ":memory:". Raises StateUnusable where it is another's, newer, or held by someone."""
 
@@ -82,9 +90,10 @@ class Pen:
         self._open: asyncio.Future[None] | None = None
         self.failed = asyncio.Event()
         try:
+            _make_private(path)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0.2)
             self._prepare("OFF" if path == ":memory:" else "NORMAL" if fast_disk else "FULL")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StateUnusable(f"the state {path} cannot be used: {error}") from None
 
     def _prepare(self, synchronous: str) -> None:

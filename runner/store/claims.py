@@ -23,11 +23,14 @@ from runner.store.tables import IS_MOVING, IS_UNSETTLED, accounts
 from runner.store.waking import wake_at
 from runner.store.windows import log_requests, request_ends
 
+UNLIMITED = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Wants:
     """What a lane could do now: the intents it has ready, and how many more requests of each kind it can carry.
-    `drains`: nothing is ordered while a question is open, so that the balance can answer it."""
+    `drains`: nothing is ordered while a question is open, so that the balance can answer it. `most`: of all requests
+    together, downloads apart."""
 
     worker: int
     account: str
@@ -40,6 +43,7 @@ class Wants:
     poll_pages: int = 0
     settles: int = 0
     downloads: int = 0
+    most: int = UNLIMITED
 
 
 @dataclass(slots=True)
@@ -64,7 +68,12 @@ class Round:
     wake_at: datetime | None = None
 
     def __bool__(self) -> bool:
-        return any((self.submissions, self.resends, self.looks, self.polls, self.listing, self.settles, self.downloads))
+        return bool(self.asks or self.downloads)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the provider's API is asked anything."""
+        return any((self.submissions, self.resends, self.looks, self.polls, self.listing, self.settles))
 
 
 def claim(connection: Connection, now: datetime, wants: Wants) -> Round:
@@ -122,7 +131,7 @@ class _Desk:
     def __init__(self, connection: Connection, now: datetime, wants: Wants, account: LockedAccount) -> None:
         self.connection, self.now, self.wants, self.account = connection, now, wants, account
         left = room(account.windows, request_ends(connection, now, account), now)
-        self.room = 1_000_000 if left is None else left
+        self.room = min(wants.most, UNLIMITED if left is None else left)
 
     def resends(self) -> list[Claim]:
         """Keyed open questions that are due: the same bytes under the same key. They hold their slot already."""

@@ -64,7 +64,7 @@ def forget(queue: Path) -> None:
 
 
 class Counter:
-    """Counts the commits of one owner. (It talks to the driver itself: this stands in the way of every commit.)"""
+    """Counts the commits of one owner."""
 
     def __init__(self, queue: Path) -> None:
         self._queue = queue
@@ -83,7 +83,7 @@ class Counter:
         if self._made_at is None:
             self._commits, self._made_at = _counted(connection), _made_at(connection)
         commits = ((self._commits or 0) + 1) % SPAN
-        _driver(connection).execute(f"PRAGMA user_version = {commits}").close()
+        connection.exec_driver_sql(f"PRAGMA user_version = {commits}")
         return commits
 
     def note(self, commits: int) -> None:

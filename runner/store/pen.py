@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from runner.errors import InternalError, LocalError, Taken, Unreachable
+from runner.errors import DiskFull, InternalError, LocalError, Taken, Unreachable
 from runner.store import engines
 from runner.store.accounts import lock_accounts
 from runner.store.again import reason
@@ -123,9 +123,15 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, IntegrityError):
         return Taken(str(error.orig)) if _unique(error) else InternalError(f"a row that cannot be: {error.orig}")
     if isinstance(error, DBAPIError):
-        hint = engines.DAMAGED if engines.is_damaged(error) else ""
-        return LocalError(f"the queue cannot be written: {reason(error)}", hint)
+        why = f"the queue cannot be written: {reason(error)}"
+        if _full(error):
+            return DiskFull(why, "make room on its disk")
+        return LocalError(why, engines.DAMAGED if engines.is_damaged(error) else "")
     return error
+
+
+def _full(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlite_errorname", None) == "SQLITE_FULL"
 
 
 def _unique(error: IntegrityError) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner.errors import LocalError
+from runner.errors import LocalError, NotOurs
 
 NETWORK = frozenset(
     [
@@ -70,9 +70,14 @@ def check(queue: Path) -> None:
 def check_file(queue: Path) -> None:
     """Raises LocalError for what stands there and is no file, or none of ours to read: SQLite is not even asked."""
     if queue.exists() and not queue.is_file():
-        raise LocalError(f"{queue} is not a regular file", "name another place with --db")
+        raise NotOurs(f"{queue} is not a regular file", "name another place with --db")
     if queue.exists() and not os.access(queue, os.R_OK):
         raise LocalError(f"{queue} cannot be read: permission denied", "mend its permissions, or name another: --db")
+
+
+def is_filled(queue: Path) -> bool:
+    """Whether something stands there that is not a queue yet to be made (an empty file is)."""
+    return queue.exists() and (not queue.is_file() or queue.stat().st_size > 0)
 
 
 def file_system(folder: Path) -> str | None:

@@ -20,6 +20,7 @@ from runner.store.tables import IS_MOVING, QUEUED, accounts, batches, totals
 from runner.store.work import Work, as_work, everything
 
 PAGE = 500
+ASKED_IN_VAIN = 8  # questions in a row about an old task, none of them answered
 DISK = "disk"  # the code of a download that this machine stands in the way of
 KEY_START = re.compile("[0-9a-f]+")
 BIGGEST_ID = 2**63
@@ -229,6 +230,7 @@ class Standings:
     cancelled_by_provider: int
     stuck: int
     occupied: int
+    unasked: int
 
 
 def standings(
@@ -249,7 +251,8 @@ def standings(
                   _queued_for(connection, rows.get(account), batch_ids),
                   _cancelled_by_provider(connection, account, found, batch_ids),
                   _stuck(connection, now - disk_patience, account, found, batch_ids),
-                  _overdue(connection, now, rows.get(account), None))
+                  _overdue(connection, now, rows.get(account), None),
+                  _overdue(connection, now, rows.get(account), None, _not_asked_again(now)))
         for account, found in sorted(states.items())
     ]  # fmt: skip
 
@@ -261,11 +264,19 @@ def _count(connection: Connection, batch_ids: Sequence[int] | None, *conditions:
     return int(connection.execute(statement).scalar_one())
 
 
-def _overdue(connection: Connection, now: datetime, row: AccountRow | None, batch_ids: Sequence[int] | None) -> int:
+def _overdue(
+    connection: Connection, now: datetime, row: AccountRow | None, batch_ids: Sequence[int] | None, *further: Any
+) -> int:
     if row is None:
         return 0
-    late = jobs.c.accepted_at < now - row.timeout
-    return _count(connection, batch_ids, IS_MOVING, jobs.c.account == row.name, jobs.c.state == State.RUNNING, late)
+    mine = [IS_MOVING, jobs.c.account == row.name, jobs.c.state == State.RUNNING]
+    return _count(connection, batch_ids, *mine, jobs.c.accepted_at < now - row.timeout, *further)
+
+
+def _not_asked_again(now: datetime) -> Any:
+    """A question about the task is due, under way, or was not answered just now: after a sleep of the machine, or an
+    outage, it may have ended long ago."""
+    return (jobs.c.due_at <= now) | jobs.c.lease.is_not(None) | jobs.c.errors.between(1, ASKED_IN_VAIN)
 
 
 def _stuck(

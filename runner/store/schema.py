@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.clock import Clock
-from runner.errors import LocalError, NoQueue
+from runner.errors import LocalError, NoQueue, NotOurs, Unusable
 from runner.failpoints import reached
 from runner.problems import listed, quoted
 from runner.store import commits, engines
@@ -61,6 +61,16 @@ async def ensure(writing: Transactions, reading: AsyncEngine, url: URL, clock: C
             await writing.run(_create_once, url, clock)
         elif found != HEAD:
             await _migrate(writing, url, found)
+    except DBAPIError as error:
+        raise _damaged(url, error) from None
+
+
+async def must_be_ours(engine: AsyncEngine, url: URL) -> None:
+    """Raises LocalError for what is no queue of a version known here, or cannot be read."""
+    try:
+        found = await _found(engine, url)
+        if found not in (None, HEAD):
+            _known(_scripts(), found)
     except DBAPIError as error:
         raise _damaged(url, error) from None
 
@@ -164,8 +174,8 @@ def _known(config: Config, found: str) -> None:
     try:
         ScriptDirectory.from_config(config).get_revision(found)
     except CommandError:
-        raise LocalError(f"the queue has schema {found}, which is newer than this program ({HEAD})",
-                         "install the newer runner; this queue was left as it is") from None  # fmt: skip
+        raise Unusable(f"the queue has schema {found}, which is newer than this program ({HEAD})",
+                       "install the newer runner; this queue was left as it is") from None  # fmt: skip
 
 
 def _upgrade(connection: Connection, config: Config) -> None:
@@ -196,9 +206,9 @@ def no_queue(url: URL) -> NoQueue:
     return NoQueue(f"there is no queue at {_name(url)}", "run a manifest first, or name the queue: --db")
 
 
-def _not_ours(url: URL, tables: Iterable[str]) -> LocalError:
+def _not_ours(url: URL, tables: Iterable[str]) -> NotOurs:
     message = f"{_name(url)} is not a queue of runner; it holds other tables: {listed(sorted(tables), 5)}"
-    return LocalError(message, "name another place with --db; this one was left as it is")
+    return NotOurs(message, "name another place with --db; this one was left as it is")
 
 
 def _damaged(url: URL, error: DBAPIError) -> LocalError:
@@ -206,14 +216,20 @@ def _damaged(url: URL, error: DBAPIError) -> LocalError:
     if not engines.is_sqlite(url):
         return LocalError(message, "check the URL given with --db or RUNNER_DB; nothing was changed")
     if engines.is_damaged(error):
-        return LocalError(message, engines.DAMAGED)
-    return LocalError(message, "was it damaged, or is it something else? nothing was changed")
+        return Unusable(message, engines.DAMAGED)
+    kind = NotOurs if _code(error) == sqlite3.SQLITE_NOTADB else LocalError
+    return kind(message, "was it damaged, or is it something else? nothing was changed")
+
+
+def _code(error: DBAPIError) -> int:
+    """SQLite's own code for what went wrong, 0 where it gave none."""
+    return getattr(error.orig, "sqlite_errorcode", 0)
 
 
 def _header(url: URL, error: DBAPIError) -> str:
     """What a file begins with that SQLite does not take for a database: then no lock hangs on its handle, and it may be
     looked at by hand. Too little of it to give a secret away."""
-    if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_NOTADB:
+    if _code(error) != sqlite3.SQLITE_NOTADB:
         return ""
     with suppress(OSError), engines.database_path(url).open("rb") as file:
         return f"; it begins with {quoted(file.read(HEADER).decode(errors='backslashreplace'))}"

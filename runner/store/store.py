@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.clock import Clock
 from runner.errors import Fenced, LocalError, NotSent
+from runner.files import make_private
 from runner.jobs import Change
-from runner.store import again, commits, engines, ownership, place, schema
+from runner.store import again, commits, engines, ownership, place, schema, set_back
 from runner.store.again import Patience, Signed, reason
 from runner.store.brink import Brink, mark_brinks
 from runner.store.changes import apply
 from runner.store.pen import Pen
+from runner.store.room import Room
 from runner.store.transactions import Transactions, transactions
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class Store:
         self.url, self.clock, self.worker = url, clock, worker
         self.hurried = asyncio.Event()
         self._reading = reading
+        self._room = Room(clock, self.hurried)
         self._patience = None if self.sqlite else Patience(clock, again.PATIENCE if worker is not None else 0.0)
         self._pen = Pen(self._signed(writing)) if writing is not None else None
         self._reads: set[asyncio.Task[Any]] = set()
@@ -52,24 +55,29 @@ class Store:
     def _signed(self, writing: Transactions) -> Transactions:
         return writing if self._patience is None else Signed(writing, self.worker, self._patience)
 
-    async def record(self, *changes: Change) -> None:
+    async def record(self, *changes: Change, patient: bool = True) -> None:
         """Writes the changes of one step together. Raises Fenced if one of them did not hold any more: then nothing
-        that it would have caused was written."""
-        if not await self.pen.write_together(_apply_steps, changes):
+        that it would have caused was written. Who is not `patient` hears of a full disk at once."""
+        attempt = partial(self.pen.write_together, _apply_steps, changes)
+        if not await (self._room.through(attempt) if patient else attempt()):
             raise Fenced(f"{changes[0].event}: the job has moved on")
 
     async def mark_brink(self, brink: Brink) -> None:
         """Commits that the first byte is about to leave. Raises Fenced when the lease is gone, and NotSent when the
         commit took so long that it may be gone by now: then nothing may."""
         began = self.clock.now()
-        if not await self.pen.write_together(mark_brinks, brink):
+        if not await self._room.through(partial(self.pen.write_together, mark_brinks, brink)):
             raise Fenced("the job has moved on before it was sent")
         if self.clock.real((self.clock.now() - began).total_seconds()) > BRINK_SECONDS:
             raise NotSent("it took too long to note that it was to be sent")
 
     async def write(self, function: Callable[..., T], *args: Any) -> T:
         """Runs `function(connection, *args)` in the pen's next transaction. Raises LocalError if it cannot commit."""
-        return await self.pen.write(function, *args)
+        return await self._room.through(partial(self.pen.write, function, *args))
+
+    def wait_for_room(self, patience: timedelta) -> None:
+        """From now on a full disk is borne for so long."""
+        self._room.patience = patience
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
         """Runs `function(connection, *args)` on a snapshot. Cancelling the caller never cancels the database call."""
@@ -151,6 +159,7 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
     person.
     """
     url = engines.parse(db)
+    await _must_be_ours(url, own=own)
     lock = _prepare_place(url, own=own)
     writing, reading = transactions(url, owner=own), engines.reader(url, primary=True)
     try:
@@ -167,6 +176,20 @@ async def open_store(db: str, clock: Clock, *, own: bool = False) -> AsyncIterat
             if lock is not None:
                 place.drop_ballast(engines.database_path(url))
                 lock.release()
+
+
+async def _must_be_ours(url: URL, *, own: bool) -> None:
+    """Raises LocalError for a file that is no queue of ours, before a lock is left beside it: nothing of ours belongs
+    next to a stranger's file."""
+    queue = engines.database_path(url)
+    if not own or not engines.is_sqlite(url) or not place.is_filled(queue):
+        return
+    place.check(queue)
+    reading = engines.reader(url)
+    try:
+        await _to_its_end(schema.must_be_ours(reading, url))
+    finally:
+        await _to_its_end(_dispose(reading))
 
 
 @asynccontextmanager
@@ -195,6 +218,8 @@ async def _opened(
             if store.sqlite:
                 await store.write(ownership.register, clock.now(), worker)
             await rescue(store)
+            if store.sqlite:  # of several hosts each has a clock of its own
+                set_back.tell(await store.write(set_back.since_last_time, clock.now()))
             await store.write(ownership.look_again, clock.now())
             if not store.sqlite:
                 beating = asyncio.create_task(_beat(store), name="heartbeat")
@@ -235,7 +260,7 @@ def _prepare_place(url: URL, *, own: bool) -> ownership.QueueLock | None:
     place.check(queue)
     lock = ownership.QueueLock(queue)
     try:
-        queue.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(queue.parent)
         lock.acquire()
         if not queue.exists():
             commits.forget(queue)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from runner.jobs import TERMINAL, State
-from runner.limits import next_room
+from runner.limits import earliest, next_room
 from runner.store.accounts import LockedAccount
 from runner.store.changes import jobs
 from runner.store.intents import lost_answers_until
@@ -26,17 +26,13 @@ def wake_at(connection: Connection, now: datetime, account: LockedAccount, *, ke
     if account.stopped is not None:
         return download  # for the rest a person is needed
     if account.blocked(now):
-        return _earliest(now, download, account.blocked_until)
+        return earliest(now, download, account.blocked_until)
     full = next_room(account.windows, request_ends(connection, now, account), now)
     asked = [_next_due(connection, now, account, [State.UNKNOWN, State.RUNNING]), _next_bill(connection, now, account)]
     asking = [max(at, full) if at is not None and full is not None else at for at in asked]
     lost = None if keyed else lost_answers_until(connection, account.name, now)
     postponed = _postponed_until(connection, now, account)
-    return _earliest(now, download, *asking, postponed, full, lost, account.paused_until, account.list_at)
-
-
-def _earliest(now: datetime, *times: datetime | None) -> datetime | None:
-    return min((at for at in times if at is not None and at > now), default=None)
+    return earliest(now, download, *asking, postponed, full, lost, account.paused_until, account.list_at)
 
 
 def _next_due(connection: Connection, now: datetime, account: LockedAccount, states: list[State]) -> datetime | None:

@@ -42,7 +42,7 @@ def with_a_bug(folder: Path, where: str, *words: str) -> Ended:
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_its_traceback_reaches_the_log_file_and_nobody_else(tmp_path: Path, where: str) -> None:
+def test_T4_its_traceback_reaches_the_log_file_and_nobody_else(tmp_path: Path, where: str) -> None:
     ended = with_a_bug(tmp_path, where, "--log-file", "all.log")
     assert ended.code == 3, ended.said()
     assert ended.out == ""

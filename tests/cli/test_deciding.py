@@ -268,8 +268,7 @@ def test_the_own_task_of_a_job_can_be_adopted_again(museum: Museum) -> None:
     assert made.job("hand", "state, task_id") == ("running", task)
 
 
-def test_another_jobs_task_is_refused_and_its_owner_named(museum: Museum) -> None:
-    """B88."""
+def test_B88_another_jobs_task_is_refused_and_its_owner_named(museum: Museum) -> None:
     asked = museum.place.sandbox.last_request()
     made = decide(museum, "resolve", "face", "--adopt", task_of(museum, "film"))
     assert made.ended.code == 2, made.ended.said()

@@ -54,7 +54,7 @@ def edited(museum: Museum) -> Edited:
     return Edited(museum, queue, before, ordered, run, after, ordered_after, back)
 
 
-def test_the_difference_is_shown_first(edited: Edited) -> None:
+def test_B87_the_difference_is_shown_first(edited: Edited) -> None:
     said = edited.run.err
     assert "batch alley: 1 new, 5 kept, 2 gone" in said
     epic, pair = edited.museum.ids["epic"], edited.museum.ids["pair"]
@@ -73,7 +73,7 @@ def test_what_is_gone_and_unpaid_is_cancelled(edited: Edited) -> None:
     assert edited.after["epic"][0] == "cancelled"
 
 
-def test_what_is_gone_and_paid_stays_with_its_files(edited: Edited) -> None:
+def test_B87_what_is_gone_and_paid_stays_with_its_files(edited: Edited) -> None:
     assert edited.after["pair"] == edited.before["pair"]
     pair = edited.museum.ids["pair"]
     paths = [path for (path,) in rows(edited.queue, "SELECT path FROM outputs WHERE job_id = ?", pair)]

@@ -132,7 +132,7 @@ def test_the_sums_have_exactly_the_fields_of_the_design(told: dict[str, Ended]) 
 
 def test_the_plan_has_exactly_the_fields_of_the_design(told: dict[str, Ended]) -> None:
     plan = parsed(told["plan"])
-    shaped(plan, {"batch": str, "jobs": list, "totals": dict, "files": list})
+    shaped(plan, {"batch": str, "jobs": list, "totals": dict, "files": list, "warnings": list})
     for job in plan["jobs"]:
         shaped(job, {"key": str, "job": str, "provider": str, "model": str, "estimated": (Decimal, None),
                      "status": str, "variables": dict, "output": str})  # fmt: skip

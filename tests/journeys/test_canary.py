@@ -35,7 +35,7 @@ def caged(tmp_path: Path) -> Iterator[Trial]:
         yield here
 
 
-def test_it_is_nowhere_while_a_run_is_killed_and_goes_on(caged: Trial) -> None:
+def test_T6_T29_it_is_nowhere_while_a_run_is_killed_and_goes_on(caged: Trial) -> None:
     running = caged.start()
     until(lambda: caged.sandbox.tasks() >= 4, "some orders")
     arguments = Path(f"/proc/{running.process.pid}/cmdline").read_bytes()
@@ -56,7 +56,7 @@ def test_it_is_nowhere_while_a_run_is_killed_and_goes_on(caged: Trial) -> None:
     assert hits(caged.folder, CANARIES) == []
 
 
-def test_it_is_nowhere_after_refusals_and_echoes(caged: Trial) -> None:
+def test_T3_it_is_nowhere_after_refusals_and_echoes(caged: Trial) -> None:
     """The provider refuses the key, and sends us away with our own key in the address."""
     echo = f"{caged.sandbox.about['media']}/elsewhere?key={quote(KEYS['seedance2ai'])}&raw={KEYS['seedance2ai']}"
     caged.sandbox.fault("redirect", "seedance2ai", when="submit", location=echo)
@@ -76,7 +76,7 @@ BROKEN = {
 }
 
 
-def test_it_is_nowhere_when_it_is_malformed(caged: Trial) -> None:
+def test_T2_it_is_nowhere_when_it_is_malformed(caged: Trial) -> None:
     host = caged.commands.environment["HAPPYHORSE_BASE_URL"].removeprefix("http://")
     wrong = [{"HAPPYHORSE_API_KEY": value} for value in BROKEN.values()]
     for url in (f"http://me:{quote(KEYS['happyhorse'])}@{host}", f"http://{host}?key={quote(KEYS['happyhorse'])}"):
@@ -105,7 +105,7 @@ Line._request = blow_up
 """
 
 
-def test_it_is_nowhere_in_a_traceback(caged: Trial, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_T4_it_is_nowhere_in_a_traceback(caged: Trial, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The worst of bugs: an exception that holds the key, from the middle of a request."""
     patched = tmp_path_factory.mktemp("patched")
     (patched / "sitecustomize.py").write_text(A_BUG)
@@ -116,7 +116,7 @@ def test_it_is_nowhere_in_a_traceback(caged: Trial, tmp_path_factory: pytest.Tem
     assert hits(caged.folder, CANARIES) == []
 
 
-def test_it_is_nowhere_when_it_stands_in_a_manifest(caged: Trial) -> None:
+def test_T1_it_is_nowhere_when_it_stands_in_a_manifest(caged: Trial) -> None:
     """Where it never should stand: refused, and not repeated. (The manifest itself holds it, of course.)"""
     caged.orders.manifest.write_text(caged.orders.manifest.read_text() + f"api_key: {json.dumps(KEYS['happyhorse'])}\n")
     for command in (("plan",), ("plan", "--json"), ("run", "--yes")):

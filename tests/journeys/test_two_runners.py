@@ -116,8 +116,8 @@ def _dsn(database: str) -> str:
     return make_url(database).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def test_quick_restarts_keep_the_limits(tmp_path: Path) -> None:
-    """Every start looks after everything at once: the log of requests must outlive the process (reliability.md F112).
+def test_F112_quick_restarts_keep_the_limits(tmp_path: Path) -> None:
+    """Every start looks after everything at once: the log of requests must outlive the process.
 
     Each run dies of its eighth answer, so the next one starts as soon as the limits let it.
     """

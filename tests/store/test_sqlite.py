@@ -307,13 +307,16 @@ async def test_the_lock_dies_with_its_process(queue: Path) -> None:
         assert await rows(store, jobs) == []
 
 
-async def test_the_lock_is_given_back_when_opening_fails(tmp_path: Path) -> None:
-    stranger = tmp_path / "stranger.db"
-    stranger.write_bytes(b"not a database at all, but long enough to look like something" * 20)
+async def test_the_lock_is_given_back_when_opening_fails(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_: Path) -> None:
+        raise LocalError("there is no room left")
+
+    monkeypatch.setattr("runner.store.place.keep_ballast", no_room)
     for _ in range(2):
-        with pytest.raises(LocalError, match="cannot be used"):
-            async with open_store(str(stranger), HandClock(), own=True):
+        with pytest.raises(LocalError, match="no room left"):
+            async with open_store(str(queue), HandClock(), own=True):
                 pass
+    assert files(queue.parent) == {"queue.db", "queue.db.lock"}
 
 
 # Private files
@@ -328,7 +331,7 @@ def open_umask() -> Iterator[None]:
         os.umask(before)
 
 
-async def test_every_file_is_its_owners_only(tmp_path: Path) -> None:
+async def test_T7_every_file_is_its_owners_only(tmp_path: Path) -> None:
     """By the mode they are made with, whatever the umask: nothing is readable even for a moment."""
     queue = tmp_path / "deep" / "er" / "queue.db"
     with open_umask():
@@ -340,7 +343,7 @@ async def test_every_file_is_its_owners_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(queue.parent.stat().st_mode) == 0o700
 
 
-async def test_a_published_files_signed_url_is_gone_from_the_disk(queue: Path) -> None:
+async def test_T6_a_published_files_signed_url_is_gone_from_the_disk(queue: Path) -> None:
     async with open_store(str(queue), HandClock(), own=True) as store:
         await fill(store, 40, accounts=[settings(concurrency=40)])
         for job in await set_running(store):
@@ -399,7 +402,7 @@ STRANGERS = [garbage, prose, foreign, foreign_in_wal_mode, foreign_with_migratio
 
 @pytest.mark.parametrize("make_it", STRANGERS, ids=lambda made: made.__name__)
 @pytest.mark.parametrize("way", ["own", "decide", "read"])
-async def test_what_is_not_ours_is_refused_and_left_as_it_is(
+async def test_B89_B90_what_is_not_ours_is_refused_and_left_as_it_is(
     queue: Path, make_it: Callable[[Path], None], way: str
 ) -> None:
     make_it(queue)
@@ -410,10 +413,10 @@ async def test_what_is_not_ours_is_refused_and_left_as_it_is(
     assert refused.value.exit_code == 7
     assert queue.name in refused.value.message or "schema abc" in refused.value.message
     assert queue.read_bytes() == before
-    assert databases(queue.parent) == {"queue.db"}
+    assert files(queue.parent) == {"queue.db"}, "nothing of ours is left beside it, not even a lock"
 
 
-async def test_a_damaged_queue_is_refused(queue: Path) -> None:
+async def test_B90_a_damaged_queue_is_refused(queue: Path) -> None:
     await make(queue)
     body = bytearray(queue.read_bytes())
     body[100:3000] = os.urandom(2900)

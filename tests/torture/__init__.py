@@ -1,6 +1,6 @@
 """The torture test: a runner that is killed while its providers misbehave, and a judge who was not there.
 
-    python -m torture --kills 200        (by way of ./scripts/torture)
+    python -m torture --quick        (by way of ./scripts/torture)
 
     manifests   what is asked for: every prompt its own, so that a task tells whose it is
     providers   the pretend providers in a process of their own, which is restarted now and then
@@ -9,8 +9,16 @@
     kills       when and how a run is killed, drawn from a seed
     evidence    what is left behind, gathered: the program's own JSON, its event log, files, the providers' ledger
     judge       what the evidence proves: doubles, losses, wrong adoptions, differences. Pure
-    random_kills, sweep   the two ways of killing: at random moments, and at every named fail point
-    figures     the report: one JSON and one table
+    random_kills, sweep   the ways of killing: at random moments, at every named fail point, and there again
+    power       a loss of power: what was never synced is gone
+    mutants     runners that are wrong on purpose, which the judge must catch
+    nursery     starts the program without the second that Python needs to import it
+    catalogue   the faults by number
+    scenarios   trouble that does not come by itself, each kind staged on purpose
+    parts       the torture in parts, each a process of its own; programme says which there are
+    tally       what was done and what was found, as counts that add up
+    report      one JSON and one table
 
-Nothing here imports the program but for the names it states itself (fail points, the table of transitions).
+Nothing here imports the program but for the names it states itself (fail points, the table of transitions), and what
+works in processes of its own: `nursery`, and the patches of the mutants.
 """

@@ -1,6 +1,7 @@
 """`./scripts/torture`: kills a runner again and again while its providers misbehave, and judges what is left.
 
-Exit codes: 0 nothing was found · 1 something was (the line that replays it is printed) · 2 usage.
+Exit codes: 0 nothing was found · 1 something was (the line that replays it is printed; with --mutant that is as it
+should be) · 2 usage.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torture.manifests import PROVIDERS
+from torture.mutants.catching import catch, untried
+from torture.mutants.listed import MUTANTS
 from torture.parts import Part, Setting, chosen, is_fault, play, play_all
 from torture.programme import every_part, quick_parts, usual_parts
 from torture.report import as_json, figures, table
@@ -31,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     setting = _setting(asked)
     if asked.list:
         return _list(every_part())
+    if asked.mutant:
+        return _try_mutant(asked.mutant, setting.seed, parser)
     if asked.only:
         return _play_one(asked, setting)
     parts = _parts(asked, parser)
@@ -72,6 +77,17 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _try_mutant(number: str, seed: str, parser: argparse.ArgumentParser) -> int:
+    """1: it was found guilty, as it must be. 0: it got away."""
+    if number not in MUTANTS or untried(number):
+        parser.error(untried(number) if number in MUTANTS else f"no such mutant: there are {', '.join(MUTANTS)}")
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        caught = catch(number, Path(folder), seed)
+    print(caught.story)
+    print(f"{number} {f'is caught by the rule {caught.by!r}' if caught.caught else 'GOT AWAY'}")
+    return 1 if caught.caught else 0
 
 
 def _list(parts: Sequence[Part]) -> int:

@@ -52,7 +52,7 @@ FAULTS: Mapping[str, Fault] = {
     "F19": _quick("a proxy's 502 in HTML", "html_502@*"),
     "F22": _quick("proxies and a log of TLS keys in the environment"),
     # HTTP
-    "F23": _quick("303 to a submission", "redirect@submit", "redirect@submit*status=30[123]*", "redirect@submit:l*"),
+    "F23": _quick("303 to a submission", "redirect@submit", "redirect@submit*status=30[123]*"),
     "F24": _quick("307 to another origin", "redirect@submit*status=30[78]*"),
     "F25": _quick("a loop of redirects at a download", "loop@*"),
     "F26": _quick("a download is sent to file: or ftp:", "redirect@download*"),

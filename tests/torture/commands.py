@@ -99,8 +99,10 @@ class Commands:
         out, err = said / f"{number:04}.out", said / f"{number:04}.err"
         own = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         environment = {**own, **HOME, **self.environment, **more}
-        other = environment.get("PYTHONPATH") != own.get("PYTHONPATH")
-        forked = AVAILABLE and not (anew or self.anew or other or under)
+        changed = "LD_PRELOAD" in more or environment.get("PYTHONPATH") != own.get("PYTHONPATH")
+        if changed:  # it may import our libraries before the program can say that their keys are not to be logged
+            environment["SSLKEYLOGFILE"] = ""
+        forked = AVAILABLE and not (anew or self.anew or changed or under)
         with out.open("wb") as stdout, err.open("wb") as stderr:
             streams = stdout.fileno(), stderr.fileno()
             process = (

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """As the program tells it. `line` is its prompt; credits are None where it does not know them."""
+    """As the program tells it. `line` is its prompt; credits are None where it does not know them. `age` in seconds."""
 
     id: int
     key: str
@@ -45,6 +46,8 @@ class Job:
     attempts: int
     line: str
     error: str | None
+    code: str | None
+    age: float
     estimated: Decimal | None
     charged: Decimal | None
     refunded: Decimal | None
@@ -102,10 +105,24 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """All there is to judge by, once every run is over and nothing goes wrong any more.
+class Stop:
+    """A run that was told to end by a signal, once or twice (`again`: so many wall seconds after the first).
 
-    `hits`: where a key was found. `touched`: what is no longer as its owner left it, or should not have been written.
+    `seconds` until it had ended, since the first signal; `code` is 137 where it had to be killed.
+    """
+
+    number: int
+    seconds: float
+    code: int
+    again: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All there is to judge by. `last` is the last run, if nothing went wrong in it any more.
+
+    `asked`: the tasks (account and id) that the program asked its provider about. `hits`: where a key was found.
+    `touched`: what is no longer as its owner left it, or should not have been written.
     """
 
     jobs: Sequence[Job]
@@ -122,6 +139,8 @@ class Evidence:
     ended: Sequence[Ended]
     last: Ended | None = None
     fired: Mapping[str, int] = field(default_factory=dict)
+    asked: frozenset[tuple[str, str]] = frozenset()
+    stops: Sequence[Stop] = ()
     hits: Sequence[str] = ()
     touched: Sequence[str] = ()
 
@@ -132,12 +151,19 @@ def jobs(told: Sequence[Mapping[str, Any]]) -> list[Job]:
         Job(
             int(job["id"]), job["key"], job["account"], job["state"], job["task_id"], job["idempotency_key"],
             job["attempts"], job["variables"]["line"], (job["error"] or {}).get("kind"),
+            (job["error"] or {}).get("code"), _age(job),
             _credits(job["credits"]["estimated"]), _credits(job["credits"]["charged"]),
             _credits(job["credits"]["refunded"]),
             tuple(Output(Path(o["path"]), o["bytes"], o["sha256"]) for o in job["outputs"]),
         )
         for job in told
     ]  # fmt: skip
+
+
+def _age(job: Mapping[str, Any]) -> float:
+    """Seconds of the program's own time, from when it was ordered to when it last changed."""
+    ordered, changed = (datetime.fromisoformat(job[name]) for name in ("created_at", "updated_at"))
+    return (changed - ordered).total_seconds()
 
 
 def _credits(text: str | None) -> Decimal | None:
@@ -166,6 +192,12 @@ def seen(observed: Mapping[str, Any], accounts: Mapping[str, str]) -> dict[str, 
         for provider in observed["accounts"].values()
         for fingerprint, account in provider.items()
     }
+
+
+def asked(requests: Sequence[Mapping[str, Any]], accounts: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """The tasks that were asked for by their ids, from the providers' log of requests."""
+    polls = (each for each in requests if each["point"] == "poll" and each["task_id"])
+    return frozenset((accounts.get(each["account"], each["account"]), each["task_id"]) for each in polls)
 
 
 def remarks(observed: Mapping[str, Any]) -> list[str]:

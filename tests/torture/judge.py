@@ -19,6 +19,7 @@ FIRST = "queued"  # where a job's log begins: nobody here needs another's output
 FINISHED = frozenset({"succeeded", "partial"})
 AT_ONCE = 3.0  # wall seconds in which it ends after the second: one, on a machine that is busy with something else
 GRACE = 12.0  # wall seconds in which a run ends after the first signal: ten for what is on the wire, two to tidy up
+KEY_WINDOW = 3600.0  # seconds in which a key is sent again
 NOT_OURS = ("unknown_submission", "rate_limited", "network", "unavailable")
 
 
@@ -97,6 +98,14 @@ def lost(evidence: Evidence) -> Iterator[str]:
             unclaimed[task.account, task.prompt] -= 1
         else:
             yield f"{task.account}: task {task.id} cost {task.charged} and nobody owns it: {task.prompt!r}"
+
+
+def forgotten(evidence: Evidence) -> Iterator[str]:
+    """A bought task that the program has asked about, so that it knew the id, and that no job owns now."""
+    owners = _owner(evidence)
+    for task in _paid(evidence):
+        if task.net > 0 and (task.account, task.id) in evidence.asked and (task.account, task.id) not in owners:
+            yield f"{task.account}: task {task.id} was followed, and its id is in no job: {task.prompt!r}"
 
 
 def wrong_adoptions(evidence: Evidence) -> Iterator[str]:
@@ -292,9 +301,10 @@ def expected_code(evidence: Evidence) -> int:
 
 
 def open_keys(evidence: Evidence) -> Iterator[str]:
-    """Where keys are honoured, no lost answer is left to a person: the outages here are shorter than the window."""
+    """Where keys are honoured, no lost answer is left to a person while the key is: that is for an hour."""
     for job in evidence.jobs:
-        if job.state == "held" and job.idempotency_key and job.error in NOT_OURS:
+        too_late = job.code == "key_window" and job.age >= KEY_WINDOW  # time runs fast here, and the machine is busy
+        if job.state == "held" and job.idempotency_key and job.error in NOT_OURS and not too_late:
             yield f"job {job.id} is held ({job.error}) though its key could have been sent again"
 
 
@@ -307,12 +317,21 @@ def messages(evidence: Evidence) -> Iterator[str]:
             yield ended.said()
 
 
-KNOWN_CODES = frozenset({0, 1, 2, 4, 5, 6, 7, 8, 129, 130, 137, 143})  # all that are documented but a bug's
+def stops(evidence: Evidence) -> Iterator[str]:
+    """A run that was told to end took too long, or ended with a code that does not say so."""
+    for stop in evidence.stops:
+        if stop.seconds > (GRACE if stop.again is None else stop.again + AT_ONCE):
+            yield f"{stop.seconds:.1f} s after signal {stop.number} it had not ended, or just then"
+        if stop.code not in (128 + stop.number, 0, 1, 4):
+            yield f"it ended with {stop.code} after signal {stop.number}"
+
+
+KNOWN_CODES = frozenset({0, 1, 4, 5, 6, 129, 130, 137, 143})  # what a run in order ends with
 
 RULES: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
     rule.__name__: rule
     for rule in (
-        doubles, lost, wrong_adoptions, twins, job_bills, open_bills, ledger_difference, fates, published, complete,
-        limits, leaks, canary, strangers, edges, endings, open_keys, messages,
+        doubles, lost, forgotten, wrong_adoptions, twins, job_bills, open_bills, ledger_difference, fates, published,
+        complete, limits, leaks, canary, strangers, edges, endings, open_keys, messages, stops,
     )
 }  # fmt: skip

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from runner.sandbox.faults import CATALOGUE
 from torture.catalogue import numbers
+from torture.judge import Finding
+from torture.mutants.catching import catch, control, untried
+from torture.mutants.listed import MUTANTS
 from torture.parts import Part, Setting, chosen
+from torture.power import playable
 from torture.random_kills import FAULTS, Plan, random_kills
 from torture.scenarios import SCENARIOS
 from torture.scenarios.scene import Scenario
@@ -46,6 +52,28 @@ def _sweep(name: str, folder: Path, setting: Setting) -> Tally:
     return tally(sweep(folder, case))
 
 
+def _dark(name: str, folder: Path, setting: Setting) -> Tally:
+    """K7: the power is lost at a fail point, and what was never synced with it."""
+    if not playable():
+        return Tally(done=Counter({"power was not lost: no Linux or no C compiler": 1}))
+    case = chain(_seed(folder, setting), name, setting.providers, (1, 2, 5, 13), setting.speed or SPEED)
+    told = tally(sweep(folder, replace(case, power=True)))
+    told.done["losses of power"] += told.kills["SIGKILL"]
+    return told
+
+
+def _mutant(number: str, folder: Path, setting: Setting) -> Tally:
+    """The broken runner must be found guilty, and the honest one innocent in its place."""
+    told, seed = Tally(seeds=[setting.seed]), _seed(folder, setting)
+    if why := untried(number):
+        return Tally(done=Counter({f"{number} was not tried: {why}": 1}))
+    told.mutants[number] = catch(number, folder / "broken", seed).caught
+    honest = control(number, folder / "honest", seed)
+    if honest.caught:
+        told.find(Finding("control", honest.story))
+    return told
+
+
 def _pairs(share: int, folder: Path, setting: Setting) -> Tally:
     seed, speed = _seed(folder, setting), setting.speed or SPEED
     every = pairs(setting.seed, share, PAIR_SHARES)
@@ -66,6 +94,8 @@ def every_part() -> list[Part]:
         *(soak(f"{number:02}", SOAK_KILLS) for number in range(1, SOAKS + 1)),
         *(Part(f"k3-{share:02}", partial(_pairs, share), ("F104",)) for share in range(PAIR_SHARES)),
         *(Part(f"k2-{name}", partial(_sweep, name), ("F104",)) for name in points()),
+        *(Part(f"k7-{name}", partial(_dark, name), ("F104",)) for name in points()),
+        *(Part(f"mutant-{number.lower()}", partial(_mutant, number)) for number in MUTANTS),
         *(Part(each.name, partial(_scenario, each), each.numbers) for each in SCENARIOS),
     ]
 

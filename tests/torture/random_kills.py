@@ -13,7 +13,8 @@ from pathlib import Path
 from torture import evidence
 from torture.catalogue import of_signal
 from torture.commands import Ended, Running
-from torture.judge import AT_ONCE, GRACE, Finding, judge
+from torture.evidence import Stop
+from torture.judge import Finding, judge
 from torture.kills import Kill, Meddling, meddling, schedule
 from torture.manifests import shares
 from torture.tally import Tally
@@ -119,7 +120,7 @@ def one_kill(here: Trial, plan: Plan, kill: Kill, told: Tally) -> None:
     struck = time.monotonic()
     _strike(running, kill)
     ended = here.commands.over(running)
-    _note(ended, kill, time.monotonic() - struck, told)
+    _note(here, ended, kill, time.monotonic() - struck, told)
 
 
 def _reached(here: Trial, kill: Kill, told: Tally) -> Running:
@@ -156,17 +157,14 @@ def _strike(running: Running, kill: Kill) -> None:
         os.killpg(running.process.pid, kill.number)
 
 
-def _note(ended: Ended, kill: Kill, took: float, told: Tally) -> None:
+def _note(here: Trial, ended: Ended, kill: Kill, took: float, told: Tally) -> None:
     name = kill.number.name + ("+" + kill.number.name if kill.again is not None else "")
     told.kills[name] += 1
     told.fired[of_signal(name)] += 1
     if kill.number is signal.SIGKILL:
         return
     told.endings.append(took)
-    if took > (GRACE if kill.again is None else kill.again + AT_ONCE):
-        told.find(Finding("slow", f"{name} took {took:.1f} s: {ended.said()}"))
-    if ended.code not in (128 + kill.number, 0, 1, 4):
-        told.find(Finding("code", f"{name}: {ended.said()}"))
+    here.stops.append(Stop(kill.number, took, ended.code, kill.again))
 
 
 def _meddle(here: Trial, plan: Plan, meddled: Meddling, told: Tally) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,15 @@ CHAIN = (1, 2, 1, 3, 5, 8, 13, 21, 34)
 
 @dataclass(frozen=True)
 class Case:
-    """One queue. `wishes` are the fail points its runs die at, in turn: name and n."""
+    """One queue. `wishes` are the fail points its runs die at, in turn: name and n. `power` is lost with each of them
+    (see `power`: not every machine can play that)."""
 
     seed: str
     wishes: tuple[tuple[str, int], ...]
     providers: tuple[str, ...]
     speed: float = 60.0
     render: float = 30.0
+    power: bool = False
 
     @property
     def name(self) -> str:
@@ -66,11 +69,17 @@ def points() -> list[str]:
 
 def sweep(folder: Path, case: Case) -> Result:
     """Dies at each of the wishes that it reaches, then runs to the end and is judged."""
-    with trial(folder, case.providers, seed=case.seed, speed=case.speed, render=case.render) as here:
+    place = folder / "queue"
+    place.mkdir(parents=True)
+    opened = trial(
+        folder, case.providers, seed=case.seed, speed=case.speed, render=case.render, queue=str(place / "queue.db")
+    )
+    with opened as here:
         here.orders.grow(few(case.providers))
         torn, findings, died = Torn(here.renders), list[Finding](), 0
         for name, n in case.wishes:
-            ended = here.run(RUNNER_FAILPOINT=f"{name}:{n}")
+            with here.power.loss() if case.power else nullcontext({}) as environment:
+                ended = here.run(**environment, RUNNER_FAILPOINT=f"{name}:{n}")
             findings += [Finding("torn", f"{path} after {name}:{n}") for path in torn.new()]
             if ended.code != KILLED:
                 break

@@ -14,9 +14,10 @@ from runner.settings import variable
 from torture import evidence
 from torture.canary import KEYS, Canary, hits
 from torture.commands import Commands, Ended, Running
-from torture.evidence import SIZES, Evidence
+from torture.evidence import SIZES, Evidence, Stop
 from torture.judge import open_questions
 from torture.manifests import Limits, Orders
+from torture.power import Power
 from torture.providers import Providers, serving
 
 LIMITS = {
@@ -46,6 +47,7 @@ class Trial:
     queue: str
     keys: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    stops: list[Stop] = field(default_factory=list)
 
     @property
     def renders(self) -> Path:
@@ -55,6 +57,11 @@ class Trial:
     def arguments(self) -> tuple[str, ...]:
         given = ("run", str(self.orders.manifest), "--yes", "--speed", f"{self.speed:g}")
         return (*given, "--no-progress", "--db", self.queue, *self.flags)
+
+    @property
+    def power(self) -> Power:
+        """Of the queue's folder, which must be its own, and of the orders'."""
+        return Power(self.folder / "power", (Path(self.queue).parent, self.orders.folder))
 
     def start(self, *, anew: bool = False, **more: str) -> Running:
         return self.commands.start(*self.arguments, anew=anew, **more)
@@ -106,6 +113,8 @@ class Trial:
             remarks=evidence.remarks(observed),
             ended=tuple(self.commands.ended),
             last=last,
+            asked=evidence.asked(self.sandbox.requests(), owners),
+            stops=tuple(self.stops),
             fired=observed["faults_fired_at"],
             hits=hits(self.folder, [Canary(key) for key in self.keys.values()]),
             touched=list(self._touched()),

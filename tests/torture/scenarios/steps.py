@@ -114,6 +114,14 @@ def submissions(here: Trial, provider: str, after: int = 0) -> list[Mapping[str,
     return [each for each in requests if each["provider"] == provider and each["point"] == "submit"]
 
 
+def ends_with(here: Trial, told: Tally, number: str, ended: Ended, *codes: int) -> None:
+    """A run that could not be in order ends with one of these, and says why without a traceback."""
+    right = ended.code in codes and "Traceback" not in ended.err + ended.out
+    expect(told, number, right, ended.said())
+    if right:
+        here.commands.ended.remove(ended)  # it is judged
+
+
 def patched(folder: Path, code: str) -> dict[str, str]:
     """The environment in which the program meets this code as it starts. No log of TLS keys is named: before the code
     could forbid it, an import of ours would have let Python open that."""

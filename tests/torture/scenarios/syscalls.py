@@ -14,7 +14,7 @@ from torture.commands import Ended
 from torture.manifests import PROVIDERS, few
 from torture.random_kills import Torn, look, peace
 from torture.scenarios.scene import Scenario, expect, staged
-from torture.scenarios.steps import SETTLED
+from torture.scenarios.steps import SETTLED, ends_with
 from torture.tally import Tally
 from torture.trial import Trial
 
@@ -65,7 +65,8 @@ def disk_is_full(folder: Path, seed: str) -> Tally:
             if ended.code in SETTLED:
                 continue
             told.fired["F88" if here.sandbox.tasks() > before + _known_since(here, before) else "F86"] += 1
-            expect(told, "F86", ended.code == LOCAL and FULL.search(ended.err), ended.said())
+            ends_with(here, told, "F86", ended, LOCAL)
+            expect(told, "F86", FULL.search(ended.err), ended.said())
         peace(here, told)
     return told
 

@@ -1,23 +1,27 @@
-"""What a manifest would do and cost, against what the queue already holds. No network, and nothing is written."""
+"""A plan: what is new, kept and gone, and what it costs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
-from runner.errors import InputError, Problem
+from runner.downloads import free_bytes
+from runner.errors import Problem
 from runner.expand import Order, Survey, orders, survey
 from runner.jobs import State
 from runner.ledger import ZERO
 from runner.manifest import Manifest, read_manifest
+from runner.manifest.findings import Findings
+from runner.plan.foresight import Foresight
+from runner.plan.places import Places
 from runner.providers import registry
 from runner.references import Outgoing, root_of
 from runner.store import Store, hosted
-from runner.store.queries import PAGE, Known, counts, known_states, page_after
+from runner.store.queries import PAGE, Known, counts, known_states, last_durations, page_after, sums
 from runner.store.work import Work, learned
 
 CHUNK = 500
@@ -68,7 +72,8 @@ class Line:
 class Plan:
     """What is new, kept and gone, what is still to be paid per account, and the local `files` that will leave this
     machine for it: those that an account does not hold already. `first_gone`: the first of those that are gone, where
-    a person is to see them before anything is done."""
+    a person is to see them before anything is done. `limits`: what the batch may cost per account; `spent`: what of it
+    is paid or promised already. `warnings` are for the person, and no reason to refuse."""
 
     manifest: Manifest
     survey: Survey
@@ -79,6 +84,9 @@ class Plan:
     first_gone: list[Work] = field(default_factory=list)
     bills: dict[str, Bill] = field(default_factory=dict)
     files: tuple[Outgoing, ...] = ()
+    limits: Mapping[str, Decimal] = field(default_factory=dict)
+    spent: Mapping[str, Decimal] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def unpaid(self) -> int:
@@ -92,13 +100,15 @@ def read(path: Path, allowed: Sequence[Path] = ()) -> tuple[Manifest, Survey]:
     return manifest, survey(manifest, registry(), [root_of(folder) for folder in allowed])
 
 
-async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: Path) -> Plan:
+async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: Path, now: datetime) -> Plan:
     """The plan against the queue (None: there is none yet), outputs being written below `root`.
 
-    Raises InputError where a new job's output would stand on a file that is not ours (B78).
+    Raises InputError where outputs could not be written (B77), or a new one would stand on a file that is not ours
+    (B78).
     """
-    plan = Plan(manifest, surveyed)
-    problems: list[Problem] = []
+    plan = Plan(manifest, surveyed, limits=manifest.budget)
+    found, foresight = Findings(manifest.source), Foresight()
+    places = Places(root, found)
     needed: dict[str, set[str]] = {}
     alive = 0
     async for line in lines(manifest, surveyed, store):
@@ -110,13 +120,28 @@ async def make(manifest: Manifest, surveyed: Survey, store: Store | None, root: 
             _add(plan.bills.setdefault(line.order.account, Bill()), line)
             contents = [pinned.sha256 for pinned in line.order.references if pinned.sha256]
             needed.setdefault(line.order.account, set()).update(contents)
-        if line.status == NEW and (root / line.order.output).exists():
-            problems.append(_in_the_way(line.order, root))
+            foresight.add(line.order)
+            places.check(line.order, new=line.status == NEW)
+    found.check()
     plan.gone = await _count_gone(manifest, store, alive)
     plan.files = await _leaving(surveyed, needed, store)
-    if problems:
-        raise InputError(f"{manifest.path.name}: {len(problems)} output paths are taken", problems=tuple(problems))
+    plan.spent = await _spent(manifest.batch, store)
+    end = foresight.end(now, *await _paces(manifest, foresight.accounts(), store))
+    plan.warnings = (*surveyed.warnings, *foresight.warnings(now, end, free_bytes(root)))
     return plan
+
+
+async def _spent(batch: str, store: Store | None) -> dict[str, Decimal]:
+    found = await store.read(sums) if store is not None else []
+    return {each.account: each.charged - each.refunded + each.reserved for each in found if each.batch == batch}
+
+
+async def _paces(
+    manifest: Manifest, accounts: Sequence[str], store: Store | None
+) -> tuple[dict[str, int], dict[str, list[float]]]:
+    """How many tasks these accounts take at a time, and how long their last ones took."""
+    concurrency = {name: manifest.account(name).concurrency for name in accounts}
+    return concurrency, {name: await store.read(last_durations, name) for name in accounts if store is not None}
 
 
 def _add(bill: Bill, line: Line) -> None:
@@ -210,22 +235,3 @@ async def first_gone(plan: Plan, store: Store | None) -> list[Work]:
 def orders_of(manifest: Manifest, surveyed: Survey) -> Iterator[Order]:
     """The jobs of a surveyed manifest once more, as a stream. Raises InputError if a table has changed meanwhile."""
     return orders(manifest, registry(), surveyed)
-
-
-def _in_the_way(order: Order, root: Path) -> Problem:
-    path = root / order.output
-    if _ours(path, order.key):
-        message = f"{order.output} is this very render: it was paid for, but this queue does not know it"
-        hint = "use the queue it was made with (--db), or move the file away to have it rendered and paid again"
-    else:
-        message = f"{order.output} exists and is not a file of this queue"
-        hint = "move it away, or choose another name under outputs:"
-    return Problem("B78", message, hint, order.place)
-
-
-def _ours(path: Path, key: str) -> bool:
-    """Whether the sidecar beside a file says that it is the output of this very job."""
-    try:
-        return bool(json.loads(path.with_name(path.name + ".json").read_text())["key"] == key)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
