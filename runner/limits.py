@@ -15,6 +15,7 @@ DEFAULT_CONCURRENCY = 4  # no document names a number
 RETRY_AFTER_CAP = 3600.0
 OUT_OF_REACH = 3  # questions or orders in a row that came to nothing: the provider cannot be reached, for any job
 PROBE_EVERY = timedelta(seconds=30)
+SHARES = 3  # lists, questions about single tasks, orders
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
@@ -61,6 +62,17 @@ def next_room(windows: Sequence[Window], ends: Sequence[datetime | None], now: d
         if over >= 0 and over < len(answered):
             waits.append(answered[over] + timedelta(seconds=window.seconds))
     return max(waits, default=None)
+
+
+def share(windows: Sequence[Window]) -> int | None:
+    """A third of the smallest window: what one use of it may take from the others. None where nothing limits them."""
+    return min((w.limit // SHARES for w in windows), default=None)
+
+
+def list_every(poll_interval: float, pages: int, windows: Sequence[Window]) -> float:
+    """Least seconds between two walks over so many pages of a list: they take no more than a third of any window, so
+    that what the list leaves open can be asked alone and new orders find room, however small the window is."""
+    return max([poll_interval, *(pages * w.seconds * SHARES / w.limit for w in windows)])
 
 
 def _counts(end: datetime | None, window: Window, now: datetime) -> bool:

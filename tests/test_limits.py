@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.limits import Breaker, Window, backoff, next_room, parse_window, poll_every, probe_pause, room, slot_pause
+from runner.limits import (
+    Breaker,
+    Window,
+    backoff,
+    list_every,
+    next_room,
+    parse_window,
+    poll_every,
+    probe_pause,
+    room,
+    share,
+    slot_pause,
+)
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -204,3 +216,22 @@ def test_F03_an_unknown_host_is_hopeless_only_where_it_has_never_answered() -> N
     assert not before.hopeless(3), "without a network some systems say so of every name"
     assert before.hopeless(1), "an address or a certificate that is wrong"
     assert not never.hopeless(None)
+
+
+def test_lists_go_as_often_as_tasks_are_polled_where_there_is_room() -> None:
+    assert list_every(5.0, 1, []) == 5.0
+    assert list_every(5.0, 1, [Window(60, 60)]) == 5.0
+    assert list_every(5.0, 1, [Window(6, 60)]) == 30.0
+
+
+@given(st.floats(1, 60), st.integers(1, 2), windows)
+def test_lists_take_a_third_of_a_window_at_most(poll_interval: float, pages: int, limits: list[Window]) -> None:
+    every = list_every(poll_interval, pages, limits)
+    assert every >= poll_interval
+    assert all(pages * window.seconds / every <= window.limit / 3 + 1e-9 for window in limits)
+
+
+def test_a_share_is_a_third_of_the_smallest_window() -> None:
+    assert share([]) is None
+    assert share([Window(60, 60), Window(7, 1)]) == 2
+    assert share([Window(2, 60)]) == 0

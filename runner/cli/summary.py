@@ -65,8 +65,8 @@ def _beyond(plan: Plan, account: str, estimated: Decimal) -> str:
 
 def _show_warnings(console: Console, warnings: Sequence[Problem]) -> None:
     for warning in warnings[:MOST_WARNINGS]:
-        first, *rest = render((warning,)).splitlines()
-        say(console, "\n".join([f"warning: {first}", *rest]))
+        for line in f"warning: {render((warning,))}".splitlines():
+            say(console, line)
     if len(warnings) > MOST_WARNINGS:
         say(console, f"+{len(warnings) - MOST_WARNINGS} more warnings (plan --json lists all)")
 

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Executable, case, func, null, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from runner.jobs import QUIET, Change, OutputRow
+from runner.jobs import QUIET, Change, Event, OutputRow
 from runner.ledger import Entry, EntryKind, to_micros
 from runner.store.columns import ticks
 from runner.store.rows import INTEGER, REAL, TEXT, Columns, add, rowset, run, storable
@@ -27,6 +27,8 @@ outputs = Output.__table__  # type: ignore[attr-defined]
 ledger = LedgerRow.__table__  # type: ignore[attr-defined]
 events = EventRow.__table__  # type: ignore[attr-defined]
 requests = Request.__table__  # type: ignore[attr-defined]
+
+GIVEN = frozenset({Event.FOUND, Event.ADOPTED})  # these name a task that no answer to the order has named
 
 STANDING: Columns = {
     "state": TEXT, "due_at": INTEGER, "errors": INTEGER, "attempts": INTEGER, "generation": INTEGER, "looks": INTEGER,
@@ -100,6 +102,7 @@ def _write_consequences(connection: Connection, held: Iterable[tuple[Change, int
     changes = [change for change, *_ in facts]
     add(connection, events, [row for c in changes if (row := event_row(c)) is not None])
     _answer_attempts(connection, changes)
+    _note_tasks(connection, facts)
     book(connection, [(entry, c.at, batch, account, c.job_id, attempt)
                       for c, batch, account, attempt in facts for entry in c.entries])  # fmt: skip
     keep_outputs(connection, [(c.job_id, c.at, row) for c in changes for row in c.outputs])
@@ -129,6 +132,22 @@ def _answer_statement(dialect: str) -> Executable:
     columns: Columns = {"answered_at": INTEGER, "outcome": TEXT, "code": TEXT, "message": TEXT, "task_id": TEXT}
     v = rowset(dialect, {"id": INTEGER, **columns})
     return update(attempts).values({name: v.c[name] for name in columns}).where(attempts.c.id == v.c.id)
+
+
+def _note_tasks(connection: Connection, held: Iterable[tuple[Change, int, str, int | None]]) -> None:
+    """A task that was found, or that a person gave to a job, is its attempt's from now on: its cost is booked there."""
+    rows = [
+        {"id": attempt, "task_id": change.standing.task_id}
+        for change, _, _, attempt in held if change.event in GIVEN and attempt is not None
+    ]  # fmt: skip
+    if rows:
+        run(connection, _note_statement(connection.dialect.name), rows)
+
+
+@cache
+def _note_statement(dialect: str) -> Executable:
+    v = rowset(dialect, {"id": INTEGER, "task_id": TEXT})
+    return update(attempts).values(task_id=v.c.task_id).where(attempts.c.id == v.c.id)
 
 
 Booking = tuple[Entry, datetime, int, str, int, int | None]

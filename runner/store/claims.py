@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
 from runner.jobs import TERMINAL, Event, State
-from runner.limits import room
+from runner.limits import list_every, room, share
 from runner.store.accounts import LockedAccount, as_account, lock_account
 from runner.store.changes import events, jobs
 from runner.store.intents import Claim, Intent, affordable, intend, lost_answers_until, new_lease
@@ -169,8 +169,9 @@ class _Desk:
         return claims, beyond
 
     def listing(self) -> tuple[list[Claim], list[int | None]]:
-        """All tasks that are due, asked by the pages of one list; at most once per poll interval for the account."""
-        pages = min(self.wants.poll_pages, self.room)
+        """All tasks that are due, asked by the pages of one list; at most once per poll interval for the account, and
+        with a small window less often."""
+        pages = min(self._pages(), self.room)
         if pages <= 0 or (self.account.list_at is not None and self.account.list_at > self.now):
             return [], []
         claims = _lease_due(self.connection, self.now, self.wants, [State.RUNNING], pages * 50)
@@ -179,12 +180,17 @@ class _Desk:
             return [], []
         used = min(pages, -(-len(claims) // 50))
         self.room -= used
-        self._next_list_at(self.now + self.account.poll_interval)
+        every = list_every(self.account.poll_interval.total_seconds(), used, self.account.windows)
+        self._next_list_at(self.now + timedelta(seconds=every))
         return claims, log_requests(self.connection, self.now, self.wants.worker, self.account, used)
+
+    def _pages(self) -> int:
+        """How many pages of the list one walk may ask for: none where the window leaves no room beside it."""
+        return 0 if share(self.account.windows) == 0 else self.wants.poll_pages
 
     def polls(self) -> list[Claim]:
         """Tasks asked one by one, the one polled longest ago first; where a list answers for all, it goes first."""
-        if self.wants.poll_pages and self.account.list_at is not None and self.account.list_at > self.now:
+        if self._pages() and self.account.list_at is not None and self.account.list_at > self.now:
             return []
         return self._requests([State.RUNNING], self.wants.polls)
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select
 
-from runner.limits import next_room, room
+from runner.limits import next_room, room, share
 from runner.store.accounts import LockedAccount, lock_account
 from runner.store.changes import requests
 
@@ -15,7 +15,7 @@ def claim_request(
     connection: Connection, now: datetime, worker: int, account: str, keep: int = 0
 ) -> tuple[bool, int | None, datetime | None]:
     """The right to make one request that no claim of a job includes (a balance, an upload, a further page of a look),
-    as long as more than `keep` are left in the window.
+    as long as more than `keep` are left in the window (of a small one, a third).
 
     Returns whether it may go now, its row in the log (None without windows), and otherwise when to ask again (None:
     nobody knows).
@@ -25,7 +25,7 @@ def claim_request(
     left = room(held.windows, ends, now)
     if held.blocked(now):
         return False, None, None if held.stopped is not None else held.blocked_until
-    if left is not None and left <= keep:
+    if left is not None and left <= min(keep, share(held.windows) or 0):
         return False, None, next_room(held.windows, ends, now)
     [row] = log_requests(connection, now, worker, held, 1)
     return True, row, None

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 
 from runner.errors import ErrorKind
 from runner.jobs import Failure, OutputRow, Standing, State
-from runner.ledger import Bill
+from runner.ledger import ZERO, Bill
 from runner.store.changes import attempts, jobs, outputs
 from runner.store.tables import IS_MOVING, IS_UNDER_REVIEW, QUEUED, LearnedPrice, batches
 
@@ -120,6 +120,14 @@ def owned_task_ids(connection: Connection, account: str, ids: Sequence[str]) -> 
     """Which of these task ids belong to jobs of this account already."""
     statement = select(jobs.c.task_id).where(jobs.c.account == account, jobs.c.task_id.in_(ids))
     return {str(found) for found in connection.execute(statement).scalars()}
+
+
+def booked_before(connection: Connection, work: Work, task_id: str) -> bool:
+    """Whether this task's cost is booked for another order already, of this job or of any other one: whoever followed
+    it once more would be billed for it twice."""
+    others = [attempts.c.account == work.account, attempts.c.id != (work.attempt.id if work.attempt else 0)]
+    booked = select(attempts.c.id).where(*others, attempts.c.task_id == task_id, attempts.c.charged > ZERO)
+    return connection.execute(booked.limit(1)).first() is not None
 
 
 def unknowns(connection: Connection, account: str) -> list[Work]:

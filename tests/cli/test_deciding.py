@@ -3,7 +3,9 @@ nothing is changed by it (design.md sections 4 and 10)."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,18 @@ def test_the_own_task_of_a_job_can_be_adopted_again(museum: Museum) -> None:
     made = decide(museum, "resolve", "hand", "--adopt", task)
     assert made.ended.code == 0, made.ended.said()
     assert made.job("hand", "state, task_id") == ("running", task)
+
+
+def test_a_task_whose_cost_is_booked_for_an_earlier_order_is_refused(museum: Museum) -> None:
+    """The job that had it was ordered anew: whoever followed the task once more would be billed for it twice."""
+    queue, task = museum.copy(), task_of(museum, "film")
+    with closing(sqlite3.connect(queue)) as connection, connection:
+        connection.execute("UPDATE jobs SET state = 'queued', task_id = NULL WHERE name = 'film'")
+    before = content(queue)
+    ended = museum.place.commands.run("resolve", str(museum.ids["face"]), "--adopt", task, "--db", str(queue))
+    assert ended.code == 2, ended.said()
+    assert "what it cost is booked" in ended.err
+    assert content(queue) == before
 
 
 def test_B88_another_jobs_task_is_refused_and_its_owner_named(museum: Museum) -> None:

@@ -342,6 +342,29 @@ async def test_a_single_task_is_asked_alone_even_where_there_is_a_list(store: St
     assert (taken.listing, len(taken.polls)) == ([], 1)
 
 
+async def test_with_a_small_window_lists_leave_room_for_what_they_leave_open(store: Store, clock: HandClock) -> None:
+    await fill(store, 3, accounts=[settings(concurrency=9, windows=[(6, 60)])])
+    await set_running(store)
+    clock.move(120)
+    listed = (await take(store, polls=9, poll_pages=1)).listing
+    assert len(listed) == 3
+    for each in listed:
+        work = await work_of(store, each.job_id)
+        await store.record(step(Event.POLLED, work, State.RUNNING, each.lease, clock.now()))
+    clock.move(29)
+    assert not await take(store, polls=9, poll_pages=1)
+    clock.move(1)
+    assert len((await take(store, polls=9, poll_pages=1)).listing) == 3
+
+
+async def test_a_window_too_small_for_lists_asks_for_one_task_at_a_time(store: Store, clock: HandClock) -> None:
+    await fill(store, 3, accounts=[settings(concurrency=9, windows=[(2, 60)])])
+    await set_running(store)
+    clock.move(120)
+    taken = await take(store, polls=9, poll_pages=1)
+    assert (taken.listing, len(taken.polls)) == ([], 2)
+
+
 async def test_the_final_cost_is_asked_of_ended_tasks_only(store: Store, clock: HandClock) -> None:
     """A completed task whose files are still being fetched has nothing to settle yet; only ended jobs may be asked."""
     await fill(store, 1)

@@ -21,4 +21,13 @@
 
 Nothing here imports the program but for the names it states itself (fail points, the table of transitions), and what
 works in processes of its own: `nursery`, and the patches of the mutants.
+
+Beside it the same promises in one process, with a clock that stands until it is moved: there the program is imported,
+because it is what is tried.
+
+    model       stories by the hundred, until so many steps are made: model(100_000, "a seed") returns what was counted
+    story       what may happen next, step by step, and how a story must come to an end
+    memory      a runner whose queue is in memory, and that may die at any commit
+    pretend     a provider that is nothing but data
+    invariants  what must hold after every step
 """
