@@ -85,7 +85,15 @@ async def check(engine: AsyncEngine, url: URL) -> None:
 
 async def _found(engine: AsyncEngine, url: URL) -> str | None:
     async with engines.connected(engine.connect()) as connection:
-        return await connection.run_sync(_version, url)
+        return await connection.run_sync(_version_kept, url)
+
+
+def _version_kept(connection: Connection, url: URL) -> str | None:
+    """As `_version`; but an empty file of which was noted that it was a queue is no new one, for readers neither."""
+    found = _version(connection, url)
+    if found is None and engines.is_sqlite(url):
+        commits.check(connection, engines.database_path(url))
+    return found
 
 
 async def _whole(engine: AsyncEngine, url: URL) -> None:

@@ -99,6 +99,14 @@ async def test_F94_a_wal_that_was_deleted_or_cut_is_missed(
         assert (await rows(store, jobs) == []) is (harm is delete)
 
 
+async def test_F94_readers_do_not_take_what_has_lost_everything_for_a_new_queue(killed: Path, queue: Path) -> None:
+    """All that was committed stood in the WAL: what is left of the queue is an empty file."""
+    delete(Path(f"{copied(killed, queue)}-wal"))
+    with pytest.raises(LocalError, match="has lost its last commits"):
+        async with read_store(str(queue), HandClock()):
+            pass
+
+
 async def test_F94_a_whole_wal_is_taken_up_again(killed: Path, queue: Path) -> None:
     copied(killed, queue)
     for _ in range(2):
