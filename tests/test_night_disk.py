@@ -4,7 +4,6 @@ terminal. Nothing that was paid for is lost, and nothing is paid for that could 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import sqlite3
 import time
@@ -122,35 +121,6 @@ async def test_F88_the_id_of_a_paid_task_takes_the_place_of_the_ballast(tmp_path
         assert kept == [1 << 20]
         assert disk.refused > 0
         assert not ballast.exists()
-        await n.all_is_well()
-
-
-async def test_F87_a_disk_that_takes_no_more_files_keeps_what_came_and_the_run_polls_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The renders lie on a disk of their own: it fills up in the midst of a file, and is freed half an hour later."""
-    write, full = os.write, True
-
-    def on_a_full_disk(descriptor: int, data: Any) -> int:
-        if full and len(data) > 10_000:
-            half = write(descriptor, data[:10_000])
-            if half:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(descriptor, data)
-
-    monkeypatch.setattr(os, "write", on_a_full_disk)
-    async with night(tmp_path, "seedance2ai", render=5 * MINUTE) as n:
-        running = n.start()
-        await until(lambda: len([*tmp_path.rglob("*.part")]) == n.jobs)
-        since = n.wall.timestamp()
-        assert n.ordered() == n.jobs, "the others are ordered and followed meanwhile"
-        await until(lambda: n.wall.timestamp() > since + 0.5 * HOUR)
-        assert (await n.state()).count("downloading") == n.jobs
-        assert "No space left on device" in n.said
-        full = False
-        assert await running is Exit.DONE
-        asked = [each for each in await n.asked() if each["point"] == "download"]
-        assert any(each["status"] == 206 for each in asked), "what came was kept"
         await n.all_is_well()
 
 
