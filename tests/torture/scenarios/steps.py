@@ -123,9 +123,8 @@ def ends_with(here: Trial, told: Tally, number: str, ended: Ended, *codes: int) 
 
 
 def patched(folder: Path, code: str) -> dict[str, str]:
-    """The environment in which the program meets this code as it starts. No log of TLS keys is named: before the code
-    could forbid it, an import of ours would have let Python open that."""
+    """The environment in which the program meets this code as it starts."""
     place = folder / f"patch-{hashlib.sha256(code.encode()).hexdigest()[:12]}"
     place.mkdir(exist_ok=True)
     (place / "sitecustomize.py").write_text(code)
-    return {"PYTHONPATH": os.pathsep.join([str(place), *(path for path in sys.path if path)]), "SSLKEYLOGFILE": ""}
+    return {"PYTHONPATH": os.pathsep.join([str(place), *(path for path in sys.path if path)])}
