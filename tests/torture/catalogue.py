@@ -76,7 +76,7 @@ FAULTS: Mapping[str, Fault] = {
     # what answers mean
     "F47": _quick("an unknown status", "unknown_status@*", "respelled_status@*"),
     "F49": _quick("progress that is none", "odd_progress@*"),
-    "F51": _quick("one task id twice", "same_id@*"),
+    "F51": _quick("one task id twice", "same_id@*", "wrong_task@submit*"),
     "F52": _slow("success without outputs", "no_output@*"),
     "F55": _quick("some of the outputs", "partial@*"),
     "F56": _slow("a late refund", "late_refund@*"),
