@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import Asked, Line, served
 
-from runner.client import sockets
+from runner.client import asking, sockets
 from runner.client.addresses import objection
 from runner.client.sockets import BadCertificate, Blocked, NoSuchHost, fast_transport, fresh_transport
+from runner.errors import LocalError
 
 Make = Callable[..., httpx.AsyncBaseTransport]
 BOTH = pytest.mark.parametrize("make", [fast_transport, fresh_transport], ids=["fast", "fresh"])
@@ -624,3 +625,15 @@ async def test_no_descriptor_stays_open(make: Make) -> None:
         await asyncio.sleep(0.05)
         after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     assert after <= before
+
+
+async def test_F91_a_machine_that_cannot_ask_itself_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short of open files, it closes the connection before it has heard anything."""
+
+    def closed(request: httpx.Request) -> httpx.Response:
+        raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+
+    monkeypatch.setattr(asking.sockets, "fresh_transport", lambda **_: httpx.MockTransport(closed))
+    with pytest.raises(LocalError, match="does not answer itself") as caught:
+        await asking.brink_hook_works()
+    assert "ulimit" in caught.value.hint

@@ -25,7 +25,7 @@ import structlog
 from runner import __version__
 from runner.client import sockets
 from runner.clock import Clock
-from runner.errors import Fenced, InternalError, NoAnswer, NotSent, RunnerError
+from runner.errors import Fenced, InternalError, LocalError, NoAnswer, NotSent, RunnerError
 from runner.exchange import Ask, Reply, Upload
 from runner.failpoints import reached
 from runner.limits import RETRY_AFTER_CAP
@@ -307,8 +307,12 @@ def _say(error: Exception) -> str:
 
 
 async def brink_hook_works() -> bool:
-    """Asks a socket of our own on loopback whether httpcore still awaits the hook before the first byte."""
+    """Asks a socket of our own on loopback whether httpcore still awaits the hook before the first byte.
+
+    Raises LocalError where this machine cannot even be asked by itself: it is short of open files, say.
+    """
     order: list[str] = []
+    failed: httpx.TransportError | None = None
 
     async def answer(stream: anyio.abc.SocketStream) -> None:
         async with stream:
@@ -326,7 +330,13 @@ async def brink_hook_works() -> bool:
         request = httpx.Request("POST", f"http://127.0.0.1:{port}/", extensions={"trace": _Passed(brink).trace})
         with anyio.move_on_after(5):
             transport = sockets.fresh_transport(allow_private=True)
-            async with transport:
-                await (await transport.handle_async_request(request)).aclose()
+            try:
+                async with transport:
+                    await (await transport.handle_async_request(request)).aclose()
+            except httpx.TransportError as error:  # out of here as it is, not as part of a group
+                failed = error
         group.cancel_scope.cancel()
+    if failed is not None:
+        message = f"this machine does not answer itself on 127.0.0.1: {_say(failed)}"
+        raise LocalError(message, "may a process open too few files (ulimit -n)?")
     return order == ["brink", "arrived"]

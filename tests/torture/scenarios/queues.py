@@ -273,14 +273,14 @@ error_message = 'nobody knows', finished_at = created_at WHERE state = 'queued'"
 
 def many_held(folder: Path, seed: str) -> Tally:
     """F111: ten thousand jobs wait for a person; those that come after them are ordered all the same, and at once."""
-    with staged(folder, seed, ("seedance2ai",), jobs={"sd-video": CROWD}) as (here, told):
+    with staged(folder, seed, ("happyhorse",), jobs={"hh-video": CROWD}) as (here, told):
         empty = _seconds_of_status(here, told)
-        here.flags = ("--max-credits", "seedance2ai=0.01")
+        here.flags = ("--max-credits", "happyhorse=1")
         ended = here.run()
         expect(told, "F111", here.sandbox.tasks() == 0, ended.said())
         _statement(Path(here.queue), *(HOLD.format(event=e, source=s, target=t) for e, s, t in WAY), HELD)
         here.flags = ()
-        here.orders.grow({"sd-image": 4, "sd-batch": 2})
+        here.orders.grow({"hh-full": 2, "hh-image": 2, "hh-upload": 2})
         before = time.monotonic()
         ended = here.run()
         told.fired["F111"] += 1
