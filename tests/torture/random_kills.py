@@ -41,6 +41,8 @@ FAULTS = {
     "huge_body@submit": "0.005:bytes=8000000", "truncated@submit:how=length": 0.01,
     "lost_request@submit:how=reset": 0.01, "error_before_charge@submit:status=200": 0.01,
     "hang@poll": 0.003, "partial": 0.02, "cancelled": 0.02,
+    "rate_limited@submit:retry_after=5": 0.003, "rate_limited@poll:retry_after=x": 0.003,
+    "rate_limited@poll:retry_after=date:20": 0.003, "endless": 0.004,
     "long_media": 0.03, "wrong_type": 0.02, "evil_name": 0.05,
     "lost_request@download": 0.02, "unavailable@download": 0.02, "slow_download": "0.02:seconds=20",
 }  # fmt: skip

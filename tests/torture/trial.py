@@ -27,6 +27,7 @@ LIMITS = {
     "seedhorse-video": Limits(4, 240),
     "seegen": Limits(5, 240),
 }
+LARGEST = 4_000_000  # bytes of an output, so that an endless one comes to an end (F83)
 NOBODY = "http://127.0.0.1:9"  # a proxy that the environment names, and that is not to be asked (F22)
 YOURS = "a file of the user's own, among the renders\n"
 OVER = frozenset({0, 1, 4})  # exit codes of a run in which nothing can move by itself any more
@@ -167,6 +168,7 @@ def trial(
     with serving(sandbox, faults):
         mine = {name: keys[name] for name in names}
         environment = {"RUNNER_ANCHOR": repr(anchor), "SSLKEYLOGFILE": str(_tls_log(folder))}
+        environment["RUNNER_LARGEST_FILE"] = str(LARGEST)
         environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"), NOBODY)
         for name, key in mine.items():
             environment[variable(name, "API_KEY")] = key
