@@ -17,6 +17,7 @@ from runner.store.queries import AccountRow, Standings, account_rows, standings
 PATIENCE = 8.0  # wall seconds that paid requests on the wire are awaited: a signal ends the run within ten
 DISK_PATIENCE = timedelta(hours=1)  # a disk that is full may be freed meanwhile: the render is paid for
 CHECK_EVERY = 0.5  # wall seconds between two looks whether the run is over, at least
+CHECK_SELDOM = 3.0  # seconds between two counts where one takes long: a run must not end much later than its work
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class Engine:
             await self._mind_the_clock()
             if not await self._moves() and await self._still_nothing(works):
                 return
-            pause = max(CHECK_EVERY, 20 * (asyncio.get_running_loop().time() - began))
+            pause = min(CHECK_SELDOM, max(CHECK_EVERY, 20 * (asyncio.get_running_loop().time() - began)))
 
     async def _moves(self) -> bool:
         """Whether anything can move. Who is at work is asked before the count and after it: work that ends meanwhile is
