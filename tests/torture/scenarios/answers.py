@@ -165,7 +165,7 @@ SCENARIOS = (
     _each("f13-body-trickles", Strike("F13", "slow_body", "submit", BODY, 1, deadline=True), jobs=2),
     _each("f15-half-open", Strike("F15", "hang", "poll", times=2), jobs=2),
     _each("f16-latency", *LATE),
-    Scenario("f23-redirects", ("F23",), partial(redirected, "F23", (301, 302, 303) * 2), quick=True),
+    Scenario("f23-redirects", ("F23",), partial(redirected, "F23", (301, 302, 303) * 2)),
     Scenario("f24-other-origin", ("F24",), partial(redirected, "F24", (307, 308) * 3)),
     Scenario("f25-circles", ("F25",), led_in_circles),
     Scenario("f26-outside", ("F26",), led_outside),

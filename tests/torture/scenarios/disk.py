@@ -239,8 +239,8 @@ def _are_named(here: Trial, told: Tally, outputs: Sequence[Path]) -> None:
 
 
 SCENARIOS: tuple[Scenario, ...] = (
-    Scenario("f87-full-in-a-download", ("F87",), full_in_a_download, quick=True),
-    Scenario("f90-no-place", ("F90",), no_place, quick=True),
+    Scenario("f87-full-in-a-download", ("F87",), full_in_a_download),
+    Scenario("f90-no-place", ("F90",), no_place),
     Scenario("f91-few-files-long-names", ("F91",), few_files_long_names),
     Scenario("f97-unsafe-places", ("F97",), unsafe_places),
     Scenario("f98-tampered", ("F98",), tampered, quick=True),

@@ -264,7 +264,7 @@ SCENARIOS = (
     _all("F61", (Strike("F61", "review", "submit", {"seconds": 2 * HOUR}, 1),), 2, HASTE),
     Scenario("f64-unheard-of", ("F64",), unheard_of),
     Scenario("f66-keys-mean-nothing", ("F66",), keys_mean_nothing),
-    Scenario("f67-key-forgotten", ("F67",), key_forgotten, quick=True),
+    Scenario("f67-key-forgotten", ("F67",), key_forgotten),
     Scenario("f68-other-body", ("F68",), other_body),
     Scenario("f69-still-accepting", ("F69",), still_accepting),
 )

@@ -304,7 +304,7 @@ def _seconds_of_status(here: Trial, told: Tally) -> float:
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("f92-locked", ("F92",), locked),
     Scenario("f94-damaged", ("F94",), damaged, quick=True),
-    Scenario("f95-later-version", ("F95",), of_a_later_version, quick=True),
+    Scenario("f95-later-version", ("F95",), of_a_later_version),
     Scenario("f106-jumps", ("F106",), jumps),
     Scenario("f111-many-held", ("F111",), many_held),
 )
