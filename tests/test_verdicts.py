@@ -427,6 +427,16 @@ def test_a_task_past_its_timeout_is_asked_hourly_and_never_given_up() -> None:
     assert after_poll(on_time, said(Phase.GOING)).standing.due_at == on_time.now + timedelta(seconds=5)
 
 
+@pytest.mark.parametrize(
+    ("ordered", "told"), [(1, None), (2, "1 of 2 outputs did not come"), (4, "3 of 4 outputs did not come")]
+)
+def test_F55_fewer_outputs_than_ordered_are_not_all_of_them(ordered: int, told: str | None) -> None:
+    """A provider may complete a task with fewer, and say no word about the others."""
+    change = after_poll(replace(asked(), asked=ordered), DONE)
+    assert change.standing.state is State.DOWNLOADING
+    assert (change.standing.failure and change.standing.failure.message) == told
+
+
 def test_a_missing_task_is_believed_lost_after_three_times_over_a_minute() -> None:
     poll, began = asked(), NOW
     for n in range(1, NOT_FOUND_TIMES + 1):

@@ -17,6 +17,7 @@ from runner.clock import Clock
 from runner.downloads.outcomes import CAP
 from runner.errors import ErrorKind, NoAnswer, NotSent, Unstored
 from runner.exchange import Action, Ask, Refusal
+from runner.expand.keys import parse_spec
 from runner.jobs import QUIET, Change, Event, State
 from runner.limits import PROBE_EVERY, Breaker
 from runner.providers.description import Provider
@@ -191,6 +192,7 @@ class Desk:
         return Poll(
             work.id, claim.lease, work.standing, attempt.bill, attempt.priced, max(self.poll_interval, self.every),
             self.timeout, claim.request, self.now(), self.random(), self.provider.refunds_failures,
+            _ordered(work),
         )  # fmt: skip
 
     async def surely(self, work: Coroutine[Any, Any, None]) -> None:
@@ -238,3 +240,9 @@ def _told(change: Change) -> dict[str, str]:
         return facts
     ours = failure.code in OUR_CODES and facts.get("why") == failure.message
     return facts if ours else {**facts, "why": failure.kind.value, "code": failure.code}
+
+
+def _ordered(work: Work) -> int:
+    """How many outputs the job asks for."""
+    count = parse_spec(work.spec)[0].get("count")
+    return count if isinstance(count, int) else 1

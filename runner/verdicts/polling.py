@@ -30,7 +30,7 @@ NOT_CHARGED = frozenset({Action.CREDITS, Action.SLOT, Action.STOP, Action.STOP_M
 class Poll:
     """One question about one task. `every` is the least time until the next one; `timeout` the age at which the task
     is overdue; `priced` the exact documented price, if there is one; `promised`: failed tasks are documented to be
-    refunded."""
+    refunded; `asked`: how many outputs were ordered."""
 
     job_id: int
     lease: int
@@ -43,6 +43,7 @@ class Poll:
     now: datetime
     spread: float = 0.0
     promised: bool = False
+    asked: int = 1
 
 
 def after_poll(poll: Poll, answer: Report | Refusal) -> Change:
@@ -92,7 +93,8 @@ def _finished(poll: Poll, report: Report) -> Change:
     """The render is there: its cost is known, or asked for again; from here the job can only succeed, or be held."""
     entries = _settle(poll, report)
     unsettled = _cost_unknown(poll, report)
-    failure = Failure(ErrorKind.TASK_FAILED, "partial", "; ".join(report.missing)) if report.missing else None
+    missing = _missing(poll, report)
+    failure = Failure(ErrorKind.TASK_FAILED, "partial", "; ".join(missing)) if missing else None
     errors = poll.standing.errors if poll.standing.finished_at else 0  # of tries to fetch it, not of questions
     standing = replace(
         poll.standing, state=State.DOWNLOADING, due_at=poll.now, status=report.status, progress=None, failure=failure,
@@ -101,6 +103,12 @@ def _finished(poll: Poll, report: Report) -> Change:
     )  # fmt: skip
     outputs = tuple(OutputRow(f.index + THUMBNAILS * f.thumbnail, f.url, f.thumbnail) for f in report.files)
     return _change(poll, Event.FINISHED, standing, entries, outputs)
+
+
+def _missing(poll: Poll, report: Report) -> tuple[str, ...]:
+    """Why outputs did not come, one by one; fewer of them than were ordered may be all that is said."""
+    short = poll.asked - len(report.outputs) - len(report.missing)
+    return (*report.missing, f"{short} of {poll.asked} outputs did not come") if short > 0 else report.missing
 
 
 def _empty(poll: Poll, report: Report) -> Change:

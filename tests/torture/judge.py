@@ -16,6 +16,7 @@ from torture.evidence import Evidence, Job, Step, Task
 
 ENDED = frozenset(state.value for state in SETTLED)
 FIRST = "queued"  # where a job's log begins: nobody here needs another's output
+SOME = frozenset({"partial", "held"})  # may have the second file without the first
 FINISHED = frozenset({"succeeded", "partial"})
 AT_ONCE = 3.0  # wall seconds in which it ends after the second: one, on a machine that is busy with something else
 GRACE = 12.0  # wall seconds in which a run ends after the first signal: ten for what is on the wire, two to tidy up
@@ -212,7 +213,7 @@ def published(evidence: Evidence) -> Iterator[str]:
                 yield f"{where}: it is not there"
             elif (found.size, found.sha256) != (output.size, output.sha256):
                 yield f"{where}: it is not as recorded"
-            elif found.task_id != job.task_id or (found.index != number and job.state != "partial"):
+            elif found.task_id != job.task_id or (found.index != number and job.state not in SOME):
                 yield f"{where}: it is output {found.index} of task {found.task_id}, not {number} of {job.task_id}"
             if output.path.with_name(output.path.name + ".json") not in evidence.sidecars:
                 yield f"{where}: its sidecar is missing"
