@@ -571,6 +571,21 @@ def test_F57_a_refund_that_is_not_the_charge_is_recorded_as_seen_and_flagged_in_
     assert (standing.unsettled, bill) == (False, Bill(charged=PRICE, refunded=half))
 
 
+ENDED = (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
+
+
+@pytest.mark.parametrize("answer", [said(Phase.GOING, used=PRICE), Refusal(Action.LATER, ErrorKind.NETWORK, "", "")])
+def test_F56_what_is_no_answer_does_not_use_up_the_questions_for_a_refund(answer: Report | Refusal) -> None:
+    """Seen: three questions met a lost answer, a broken one and "in review"; the refund was never booked."""
+    poll = asked(ended(State.FAILED, settle_asks=2), bill=Bill(charged=PRICE))
+    change = after_settling(poll, answer)
+    assert (change.standing.settle_asks, change.entries) == (2, ())
+    assert change.standing.settle_at == NOW + timedelta(hours=1)
+    refunded = after_settling(replace(poll, standing=change.standing), said(Phase.FAILED, used=Decimal(0)))
+    assert not refunded.standing.unsettled
+    assert poll.bill.after(refunded.entries).refunded == PRICE
+
+
 @given(st.sampled_from(sorted(TERMINAL)), reports | actions, st.integers(0, 4), st.booleans())
 @example(State.CANCELLED, Report("task-1", Phase.DONE, "completed"), 2, False)  # what is reserved is not settled
 def test_asking_for_the_final_cost_moves_no_job(
@@ -581,7 +596,8 @@ def test_asking_for_the_final_cost_moves_no_job(
     )
     change = after_settling(poll, answer)
     bill = poll.bill.after(change.entries)
-    assert (change.event, change.standing.state, change.standing.settle_asks) == (Event.SETTLED, state, asks + 1)
+    counts = answer.phase in ENDED if isinstance(answer, Report) else answer.action is Action.NOT_FOUND
+    assert (change.event, change.standing.state, change.standing.settle_asks) == (Event.SETTLED, state, asks + counts)
     assert 0 <= bill.refunded <= bill.charged
     if isinstance(answer, Refusal):
         assert change.entries == ()

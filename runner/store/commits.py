@@ -42,6 +42,9 @@ def check(connection: Connection, queue: Path) -> None:
     if noted is None:
         return
     counted, made = _counted(connection), _made_at(connection)
+    if lost(counted, noted.commits):  # it may be that this connection began to read before that commit
+        connection.rollback()
+        counted, made = _counted(connection), _made_at(connection)
     if made not in (None, noted.queue) or not lost(counted, noted.commits):
         return
     message = f"{queue} has lost its last commits: {noted.commits} were made, and it knows of {counted}"

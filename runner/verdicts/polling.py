@@ -174,7 +174,12 @@ def _not_found(poll: Poll, refusal: Refusal) -> Change:
 
 def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
     """An ended task was asked for its final cost once more. It is settled when the figure says that nothing remains
-    charged for a failure; after the third answer the last figure stands, unless a promised refund was never told."""
+    charged for a failure; after the third answer the last figure stands, unless a promised refund was never told.
+    What is no answer, or calls the task unfinished, does not count: it is asked again after the same time."""
+    if not _of_an_ended_task(answer):
+        standing = replace(poll.standing, settle_at=poll.now + SETTLE_AFTER[min(poll.standing.settle_asks, 2)])
+        return Change(Event.SETTLED, poll.job_id, poll.standing.state, poll.lease, poll.now, standing,
+                      request=poll.request)  # fmt: skip
     asks = poll.standing.settle_asks + 1
     last = asks >= len(SETTLE_AFTER)
     entries = _settle(poll, answer) if isinstance(answer, Report) else ()
@@ -193,6 +198,13 @@ def after_settling(poll: Poll, answer: Report | Refusal) -> Change:
         data["not_refunded"] = as_text(after.charged - after.refunded)  # less came back than the document promises
     return Change(Event.SETTLED, poll.job_id, poll.standing.state, poll.lease, poll.now, standing, entries=entries,
                   request=poll.request, data=data)  # fmt: skip
+
+
+def _of_an_ended_task(answer: Report | Refusal) -> bool:
+    """Whether an answer can tell what an ended task cost, or that nothing will."""
+    if isinstance(answer, Refusal):
+        return answer.action is Action.NOT_FOUND
+    return answer.phase in (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
 
 
 def _settle(poll: Poll, report: Report) -> tuple[Entry, ...]:

@@ -12,7 +12,7 @@ from torture.mutants.listed import MUTANTS
 AT_ONCE = 3  # most of a trial is waiting
 # These only by ./scripts/torture --full: their ways to pay twice are others' here (M2, M3), and tests of their own know
 # what they break (tests/test_sockets.py, tests/test_providers.py, tests/store/test_sqlite.py).
-LONG = {"M5", "M6", "M18"}
+LONG = {"M5", "M6", "M11", "M12", "M18"}
 # Not where a loss of power cannot be played: without a C compiler (./scripts/torture tells).
 HERE = [number for number in MUTANTS if number not in LONG and not untried(number)]
 # In the places of the others the honest program is tried by ./scripts/torture --full, and by every other journey here.

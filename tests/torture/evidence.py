@@ -22,6 +22,7 @@ from torture.commands import Ended
 from torture.manifests import Limits
 
 MARK = re.compile(rb'\{"task_id": "([^"]+)", "index": (\d+)\}')
+THUMBNAIL = re.compile(r"-thumbnail(-\d+)?$")
 VERSIONS = 8  # how often a result's bytes may have been changed under its address (the fault changed_etag)
 SIZES = (20_000, 60_000)  # bytes; what the providers are told to make
 
@@ -217,7 +218,7 @@ def steps(queue: str) -> list[Step]:
 def published(folder: Path) -> list[Path]:
     """Every published output: not the parts, not the sidecars, and no thumbnails, which do not count."""
     whole = [path for path in _below(folder) if path.suffix not in (".json", ".txt") and not _is_part(path)]
-    return [path for path in whole if not path.stem.endswith("-thumbnail")]
+    return [path for path in whole if not THUMBNAIL.search(path.stem)]
 
 
 def sidecars(folder: Path) -> list[Path]:

@@ -67,7 +67,7 @@ def orders(provider: str, names: tuple[str, ...]) -> tuple[NewJob, ...]:
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "farm.yaml"
         manifest.write_text("\n".join(lines))
-        return tuple(assembly._NewJobs(assembly.read_order(manifest)))
+        return tuple(assembly.NewJobs(assembly.read_order(manifest)))
 
 
 class Story(RuleBasedStateMachine):

@@ -110,6 +110,6 @@ _ALL = (
            ("messages",)),
     Mutant("M18", "the queue's file is opened to be hashed",
            Setting(HORSE, {"hh-video": 4}, partial(runs_beside, other=a_look, at="request-sent:4"),
-                   limits=Limits(1, 60)), ("doubles",)),
+                   limits=Limits(1, 60)), ("doubles", "messages")),
 )  # fmt: skip
 MUTANTS: Mapping[str, Mutant] = {mutant.number: mutant for mutant in _ALL}

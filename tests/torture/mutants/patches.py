@@ -242,8 +242,8 @@ def m16() -> None:
             raise Cut
 
     class Unshielded(transactions._InThread):
-        def __init__(self, engine: Engine) -> None:
-            super().__init__(engine)
+        def __init__(self, engine: Engine, *counter: Any) -> None:
+            super().__init__(engine, *counter)
             self._thread = ThreadPoolExecutor(1, "pen")
             self._turn = asyncio.Lock()
 
