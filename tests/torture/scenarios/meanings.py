@@ -200,7 +200,7 @@ def key_forgotten(folder: Path, seed: str) -> Tally:
 def other_body(folder: Path, seed: str) -> Tally:
     """409, the key is known with another body: to a first order it is a person's matter at once; to a resent one, when
     no answer has come in two hours. Nothing is ever sent under another key."""
-    name, jobs = "seedance2ai", 6
+    name, jobs = "seedance2ai", 10
     with staged(folder, seed, (name,), jobs=clips(jobs, (name,)), speed=HASTE) as (here, told):
         conflict = {"status": 409, "code": "idempotency_conflict"}
         here.sandbox.fault("error_before_charge", name, when="submit", times=jobs, **conflict)
@@ -230,7 +230,10 @@ def _respell_what_was_sent(here: Trial) -> int:
 
 def still_accepting(folder: Path, seed: str) -> Tally:
     """409, it is still being accepted, for most of an hour: the same key until the id comes, and one task each."""
-    with staged(folder, seed, KEYED, jobs=clips(3, KEYED), speed=HASTE) as (here, told):
+    with staged(folder, seed, KEYED, jobs=clips(3, KEYED), speed=200.0) as (
+        here,
+        told,
+    ):  # ten minutes are three seconds
         for provider in KEYED:
             here.sandbox.fault("late_accept", provider, when="submit", times=2, seconds=3000)
         ended = here.run()

@@ -19,7 +19,7 @@ from torture.tally import Tally
 from torture.trial import Trial
 from torture.waiting import until
 
-CROWD, STORM, STOPS, HANGUPS, DEAF = 100, 60, 30, 30, 30
+CROWD, STORM, STOPS, HANGUPS, DEAF = 100, 60, 36, 40, 30
 OWNED, KILLED, HUNG_UP = 8, 137, 143  # hung up is told to end
 FIVE_MINUTES = 300.0
 SLOW = 15.0  # speed: seven starts on a busy machine must not outlast the hour for which a key is remembered
