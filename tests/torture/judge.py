@@ -231,7 +231,8 @@ def complete(evidence: Evidence) -> Iterator[str]:
     for each in evidence.files:
         if not each.whole:
             yield f"{each.path.name} is not what the provider made"
-    for stray in evidence.strays:
+    waiting = any(job.state == "held" and job.error == "download_failed" for job in evidence.jobs)
+    for stray in () if waiting else evidence.strays:  # what is fetched in part is gone on with, if a person says so
         yield f"{stray.name} was left behind"
 
 
