@@ -53,6 +53,7 @@ def test_a_queue_deleted_in_despair_buys_nothing_twice_where_keys_are_honoured(t
         assert refused.code == 2, "the files tell that these were paid for"
         assert "this very render" in refused.err
         here.renders.rename(tmp_path / "moved")
+        here.settle_in()
         again = here.run()
         assert again.code == 0, again.said()
         assert here.sandbox.ledger()["charged"] == bill["charged"]

@@ -20,6 +20,9 @@ WINDOW = 12  # characters that already tell too much
 MEDIA = frozenset({".mp4", ".png", ".jpg", ".webp"})  # a provider made them; nothing of ours is in there
 
 
+THEIRS = "sandbox.db"  # the provider's own books: it knows the keys, and a test may have told it one
+
+
 class Canary:
     """A key to be recognised wherever it sings."""
 
@@ -53,7 +56,7 @@ def hits(folder: Path, canaries: Iterable[Canary]) -> list[str]:
     """Every file below the folder that holds a stretch of one of the keys."""
     known, found = list(canaries), []
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix not in MEDIA:
+        if path.is_file() and path.suffix not in MEDIA and not path.name.startswith(THEIRS):
             content = path.read_bytes()
             found += [f"{path.relative_to(folder)}: {each!r}" for canary in known if (each := canary.sings(content))]
     return found
