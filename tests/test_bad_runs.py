@@ -160,7 +160,7 @@ def damaged(path: Path) -> None:
 NO_QUEUES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "another database": (notebook, "B89", "it holds other tables: notes"),
     "a newer queue": (newer, "B90", "schema 9999, which is newer than this program"),
-    "a damaged queue": (damaged, "B90", ".recover | sqlite3"),
+    "a damaged queue": (damaged, "B90", "runner doctor --salvage"),
 }
 
 
