@@ -128,24 +128,26 @@ class Desk:
         elif signals.remaining == 0 and signals.reset_in:
             await self.store.write(account_rows.block, now, self.account, signals.reset_in)
         if refusal is not None and refusal.action is Action.STOP:
-            await self.stop(refusal.message)
+            await self.stop(refusal.message, in_our_words(refusal))
 
-    async def stop(self, why: str) -> None:
+    async def stop(self, why: str, told: str | None = None) -> None:
         """Nothing goes on here until a person has seen to it, who is told at once: other accounts may go on for
-        hours."""
+        hours. `told` is for the log, where `why` is not in our words."""
         await self.store.write(account_rows.stop, self.account, why)
         if not self.told_stop:
             hint = "its tasks are kept; mend that (most often its key), then: runner run"
-            log.warning("the account is stopped", account=self.account, why=why, hint=hint)
+            log.warning("the account is stopped", account=self.account, why=told or why, hint=hint)
         self.told_stop = True
 
-    async def pause(self, kind: ErrorKind, why: str, wait: float | None = None, *, for_slot: bool = False) -> None:
+    async def pause(
+        self, kind: ErrorKind, why: str, wait: float | None = None, *, for_slot: bool = False, told: str | None = None
+    ) -> None:
         """No paid request for a while; see `accounts.pause`. A person is told once, unless it is only a slot that is
-        waited for."""
+        waited for; `told` as in `stop`."""
         await self.store.write(account_rows.pause, self.now(), self.account, kind.value, why, wait, for_slot)
         if not self.told_pause and not for_slot:
             mend = "top up its credits; " if kind is ErrorKind.INSUFFICIENT_CREDITS else ""
-            log.warning("orders are paused", account=self.account, why=why, hint=f"{mend}it goes on by itself")
+            log.warning("orders are paused", account=self.account, why=told or why, hint=f"{mend}it goes on by itself")
             self.told_pause = True
 
     async def orders_again(self) -> None:
@@ -219,7 +221,12 @@ class Desk:
 def silence(refusal: Refusal) -> str | None:
     """Why this is no answer to speak of: the provider says that it is not in service, for nobody."""
     out = refusal.kind is ErrorKind.UNAVAILABLE and refusal.action in (Action.LATER, Action.AMBIGUOUS)
-    return refusal.message or refusal.code if out else None
+    return in_our_words(refusal) if out else None
+
+
+def in_our_words(refusal: Refusal) -> str:
+    """Its kind and code: in its words a provider may repeat a prompt (reliability.md T30)."""
+    return f"{refusal.kind.value} {refusal.code}".strip()
 
 
 def tell(account: str, change: Change) -> None:
