@@ -41,7 +41,7 @@ def most(n: Night, seconds: float) -> float:
 async def test_F41_a_provider_that_is_away_is_probed_and_waited_for(
     tmp_path: Path, provider: str, hours: float, jobs: int
 ) -> None:
-    async with night(tmp_path, provider, jobs=jobs, speed=1200 * hours, render=20 * MINUTE) as n:
+    async with night(tmp_path, provider, jobs=jobs, speed=600 * hours, render=20 * MINUTE) as n:
         running = n.start()
         before = await in_the_midst(n, 4)
         end = n.wall.timestamp() + hours * HOUR
