@@ -96,8 +96,7 @@ def conflict(patch: pytest.MonkeyPatch) -> None:
 
 def no_slot(patch: pytest.MonkeyPatch) -> None:
     def without_questions(connection: Any, account: str) -> int:
-        states = claims.jobs.c.state.in_([State.SUBMITTING, State.RUNNING])
-        return claims._count(connection, account, claims.IS_MOVING, states)
+        return claims._count(connection, account, State.SUBMITTING, State.RUNNING)
 
     patch.setattr(claims, "count_in_flight", without_questions)
 

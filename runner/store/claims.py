@@ -6,12 +6,12 @@ flight = submitting + unknown + running. Derived counts cannot leak.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cache
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Column, Connection, Executable, TextClause, bindparam, func, select, update
 
 from runner.jobs import TERMINAL, Event, State
 from runner.limits import list_every, room, share
@@ -81,7 +81,7 @@ def claim(connection: Connection, now: datetime, wants: Wants) -> Round:
     account = lock_account(connection, wants.account)
     taken = Round(in_flight=count_in_flight(connection, wants.account))
     taken.paused, taken.stopped = account.probes > 0, account.stopped is not None
-    taken.downloads = _lease_due(connection, now, wants, [State.DOWNLOADING], wants.downloads)
+    taken.downloads = _lease_due(connection, now, wants, State.DOWNLOADING, wants.downloads)
     if not account.blocked(now):
         desk = _Desk(connection, now, wants, account)
         taken.looks = desk.looks()
@@ -116,13 +116,18 @@ def submission_room(connection: Connection, account: str, now: datetime) -> Subm
 
 
 def count_in_flight(connection: Connection, account: str) -> int:
-    states = [State.SUBMITTING, State.UNKNOWN, State.RUNNING]
-    return _count(connection, account, IS_MOVING, jobs.c.state.in_(states))
+    return _count(connection, account, State.SUBMITTING, State.UNKNOWN, State.RUNNING)
 
 
-def _count(connection: Connection, account: str, *conditions: Any) -> int:
-    statement = select(func.count()).select_from(jobs).where(jobs.c.account == account, *conditions)
-    return int(connection.execute(statement).scalar_one())
+def _count(connection: Connection, account: str, *states: State, leased: bool = False) -> int:
+    return int(connection.execute(_count_statement(states, leased), {"of_account": account}).scalar_one())
+
+
+@cache  # a claim would spend more time on building its statements than on running them
+def _count_statement(states: Collection[State], leased: bool) -> Executable:
+    moving = select(func.count()).select_from(jobs).where(IS_MOVING, jobs.c.account == bindparam("of_account"))
+    counted = moving.where(jobs.c.state.in_(states))
+    return counted.where(jobs.c.lease.is_not(None)) if leased else counted
 
 
 class _Desk:
@@ -137,7 +142,7 @@ class _Desk:
         """Keyed open questions that are due: the same bytes under the same key. They hold their slot already."""
         if not self.wants.keyed or not self.wants.resends:
             return []
-        claims = self._requests([State.UNKNOWN], self.wants.resends)
+        claims = self._requests(State.UNKNOWN, self.wants.resends)
         _become_submitting(self.connection, self.now, [c.job_id for c in claims])
         return claims
 
@@ -148,7 +153,7 @@ class _Desk:
         """
         if self.wants.keyed or not self.wants.looks or not self.room or self._on_the_wire():
             return []
-        claims = _lease_due(self.connection, self.now, self.wants, [State.UNKNOWN], 1000)
+        claims = _lease_due(self.connection, self.now, self.wants, State.UNKNOWN, 1000)
         if claims:
             self.room -= 1
             [row] = log_requests(self.connection, self.now, self.wants.worker, self.account, 1)
@@ -174,7 +179,7 @@ class _Desk:
         pages = min(self._pages(), self.room)
         if pages <= 0 or (self.account.list_at is not None and self.account.list_at > self.now):
             return [], []
-        claims = _lease_due(self.connection, self.now, self.wants, [State.RUNNING], pages * 50)
+        claims = _lease_due(self.connection, self.now, self.wants, State.RUNNING, pages * 50)
         if len(claims) < 2:
             _unlease(self.connection, claims)
             return [], []
@@ -192,16 +197,15 @@ class _Desk:
         """Tasks asked one by one, the one polled longest ago first; where a list answers for all, it goes first."""
         if self._pages() and self.account.list_at is not None and self.account.list_at > self.now:
             return []
-        return self._requests([State.RUNNING], self.wants.polls)
+        return self._requests(State.RUNNING, self.wants.polls)
 
     def settles(self) -> list[Claim]:
         """Ended tasks whose final cost is not known yet, when it is time to ask again."""
-        due = [IS_UNSETTLED, jobs.c.state.in_(TERMINAL), jobs.c.settle_at <= self.now]
-        most = min(self.wants.settles, self.room)
-        return self._logged(_lease(self.connection, self.wants, due, most, "settle_at"))
+        due = _lease_statement(IS_UNSETTLED, jobs.c.settle_at, TERMINAL)
+        return self._logged(_lease(self.connection, self.now, self.wants, due, min(self.wants.settles, self.room)))
 
-    def _requests(self, states: list[State], most: int) -> list[Claim]:
-        return self._logged(_lease_due(self.connection, self.now, self.wants, states, min(most, self.room)))
+    def _requests(self, state: State, most: int) -> list[Claim]:
+        return self._logged(_lease_due(self.connection, self.now, self.wants, state, min(most, self.room)))
 
     def _logged(self, claims: list[Claim]) -> list[Claim]:
         self.room -= len(claims)
@@ -209,13 +213,11 @@ class _Desk:
         return [Claim(c.job_id, c.lease, row) for c, row in zip(claims, rows, strict=True)]
 
     def _on_the_wire(self) -> bool:
-        return _count(self.connection, self.account.name, IS_MOVING, jobs.c.state == State.SUBMITTING) > 0
+        return _count(self.connection, self.account.name, State.SUBMITTING) > 0
 
     def _asking_around(self) -> bool:
         """Whether a lost answer is being looked into; on an account that drains, whether one is open at all."""
-        unknown = [IS_MOVING, jobs.c.state == State.UNKNOWN]
-        looking = unknown if self.wants.drains else [*unknown, jobs.c.lease.is_not(None)]
-        return _count(self.connection, self.account.name, *looking) > 0
+        return _count(self.connection, self.account.name, State.UNKNOWN, leased=not self.wants.drains) > 0
 
     def _closed_for_lost_answers(self) -> bool:
         return lost_answers_until(self.connection, self.account.name, self.now) is not None
@@ -235,26 +237,33 @@ def _become_submitting(connection: Connection, now: datetime, ids: Sequence[int]
         ])  # fmt: skip
 
 
-def _lease_due(connection: Connection, now: datetime, wants: Wants, states: list[State], most: int) -> list[Claim]:
-    return _lease(connection, wants, [IS_MOVING, jobs.c.state.in_(states), jobs.c.due_at <= now], most, "due_at")
+def _lease_due(connection: Connection, now: datetime, wants: Wants, state: State, most: int) -> list[Claim]:
+    return _lease(connection, now, wants, _lease_statement(IS_MOVING, jobs.c.due_at, (state,)), most)
 
 
-def _lease(connection: Connection, wants: Wants, conditions: Iterable[Any], most: int, order: str) -> list[Claim]:
+def _lease(connection: Connection, now: datetime, wants: Wants, statement: Executable, most: int) -> list[Claim]:
     """Leases free jobs, the longest due first. One token serves the whole crowd: it fences each job by itself."""
     if most <= 0:
         return []
+    token = new_lease()
+    bound = {"of_account": wants.account, "at": now, "most": most, "token": token, "worker": wants.worker}
+    return [Claim(job, token) for job in sorted(connection.execute(statement, bound).scalars())]
+
+
+@cache
+def _lease_statement(kind: TextClause, time: Column[datetime], states: Collection[State]) -> Executable:
+    """Of the kind that `kind` tells, the jobs in these states whose `time` has come."""
     due = (
         select(jobs.c.id)
-        .where(jobs.c.account == wants.account, jobs.c.lease.is_(None), *conditions)
-        .order_by(jobs.c[order], jobs.c.id)
-        .limit(most)
+        .where(kind, jobs.c.account == bindparam("of_account"), jobs.c.lease.is_(None))
+        .where(jobs.c.state.in_(states), time <= bindparam("at"))
+        .order_by(time, jobs.c.id)
+        .limit(bindparam("most"))
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    token = new_lease()
-    mine = update(jobs).where(jobs.c.id.in_(select(due.c.id))).values(lease=token, owner=wants.worker)
-    taken = mine.returning(jobs.c.id)
-    return [Claim(job, token) for job in sorted(connection.execute(taken).scalars())]
+    mine = update(jobs).where(jobs.c.id.in_(select(due.c.id)))
+    return mine.values(lease=bindparam("token"), owner=bindparam("worker")).returning(jobs.c.id)
 
 
 def _unlease(connection: Connection, claims: Sequence[Claim]) -> None:

@@ -169,8 +169,7 @@ def m12() -> None:
     from runner.store import claims
 
     def known(connection: Any, account: str) -> int:
-        states = [State.SUBMITTING, State.RUNNING]
-        return claims._count(connection, account, claims.IS_MOVING, claims.jobs.c.state.in_(states))
+        return claims._count(connection, account, State.SUBMITTING, State.RUNNING)
 
     claims.count_in_flight = known
 
