@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.limits import DEFAULT_CONCURRENCY, Window, parse_window
 from runner.manifest.document import Document
@@ -36,10 +36,13 @@ from runner.manifest.values import (
     read_number,
     read_text,
     read_whole,
+    read_word,
     shown,
 )
 from runner.problems import quoted
 
+T = TypeVar("T")
+Read = Callable[[Any, Path, Findings], T | None]
 EXAMPLE = """version: 1
 batch: first
 jobs:
@@ -153,7 +156,7 @@ def _read_provider(name: str, value: Any, found: Findings) -> ProviderEntry:
     check_keys(entry, PROVIDER, path, f"an entry of providers ({quoted(name)})", found)
     return ProviderEntry(
         name=name,
-        uses=_given(entry, "uses", path, found, read_text) or name,
+        uses=_given(entry, "uses", path, found, read_word) or name,
         concurrency=_given(entry, "concurrency", path, found, _read_concurrency) or DEFAULT_CONCURRENCY,
         rate_limit=_given(entry, "rate_limit", path, found, _read_windows) or (),
         poll_interval=_given(entry, "poll_interval", path, found, _read_seconds) or POLL_INTERVAL,
@@ -162,7 +165,7 @@ def _read_provider(name: str, value: Any, found: Findings) -> ProviderEntry:
     )
 
 
-def _given(entry: Mapping[str, Any], key: str, path: Path, found: Findings, read: Any) -> Any:
+def _given(entry: Mapping[str, Any], key: str, path: Path, found: Findings, read: Read[T]) -> T | None:
     return read(entry[key], (*path, key), found) if key in entry else None
 
 

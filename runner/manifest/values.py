@@ -84,6 +84,14 @@ def read_text(value: Any, path: Path, found: Findings) -> str | Template | None:
         return None
 
 
+def read_word(value: Any, path: Path, found: Findings) -> str | None:
+    """Text in which nothing stands for something else."""
+    if isinstance(value, str):
+        return value
+    _refuse_as_text(value, path, found)
+    return None
+
+
 def _refuse_as_text(value: Any, path: Path, found: Findings) -> None:
     name = path[-1] if isinstance(path[-1], str) else "this entry"
     if not isinstance(value, Bare):
@@ -100,11 +108,10 @@ def _refuse_as_text(value: Any, path: Path, found: Findings) -> None:
 
 def read_name(value: Any, path: Path, found: Findings) -> str | None:
     """A batch's or a job's name: letters, digits, `.`, `_` and `-`, beginning with a letter or digit."""
-    if not isinstance(value, str):
-        _refuse_as_text(value, path, found)
-        return None
-    check_name(value, Spot(path), found)
-    return value
+    name = read_word(value, path, found)
+    if name is not None:
+        check_name(name, Spot(path), found)
+    return name
 
 
 def check_name(name: str, spot: Spot, found: Findings) -> None:
