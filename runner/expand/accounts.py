@@ -58,7 +58,8 @@ class Accounts:
         if provider is not None:
             return provider
         if name in self._manifest.providers:
-            return Fault("B34", "provider", f"the account {quoted(name)} uses no known provider", "mend its entry in providers")
+            message = f"the account {quoted(name)} uses no known provider"
+            return Fault("B34", "provider", message, "mend its entry in providers")
         hint = suggestion(name, self._names, "providers") + DESCRIBED
         return Fault("B34", "provider", f"no provider is called {quoted(name)}", hint)
 
