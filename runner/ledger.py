@@ -7,6 +7,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 
 MICRO = Decimal("0.000001")
+DEAR = Decimal("1.2")  # times what was expected: so much more is no rounding (reliability.md section 1.3, F58)
 ZERO = Decimal(0)
 
 
@@ -82,6 +83,11 @@ class Bill:
 def exact(credits: Decimal) -> Decimal:
     """An amount as the ledger can hold it: whole millionths."""
     return credits.quantize(MICRO, ROUND_HALF_EVEN)
+
+
+def is_dear(expected: Decimal | None, charged: Decimal) -> bool:
+    """Whether a charge is more than a fifth above what a document or an earlier charge says."""
+    return expected is not None and charged > expected * DEAR
 
 
 def reserve(price: Decimal | None) -> tuple[Entry, ...]:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from scene import scene, states, until
+from structlog.testing import CapturingLogger
 
 from runner.client import sockets
 from runner.engine import Exit
 from runner.errors import ErrorKind
 from runner.jobs import State
+from runner.lifecycle import following
 from runner.limits import Window
 from runner.store import read_store
 from runner.store.queries import sums
@@ -202,6 +204,24 @@ async def test_a_budget_is_never_exceeded(tmp_path: Path) -> None:
         assert s.net("happyhorse") == 76
         assert s.net("seedance2ai") == 90
         assert Counter(states(await s.jobs())) == {"succeeded": 5, "queued": 5}
+
+
+async def test_F58_a_budget_counts_with_what_is_really_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(following, "log", log)
+    async with scene(tmp_path) as s:
+        s.budget, s.concurrency = {"happyhorse": Decimal(200)}, 1
+        for n in range(4):
+            s.ask("happyhorse", f"dearer than documented {n}", duration=5)  # 38 each, by the document
+        await s.fault("happyhorse", "overcharged", times=4, when="submit", factor="2")
+        assert await s.run() is Exit.LIMIT
+        assert s.net("happyhorse") == 152, "a third one would cost 76, though the document says that it fits"
+        [told] = log.calls
+        assert (told.method_name, told.kwargs["expected"], told.kwargs["charged"]) == ("warning", "38", "76")
+
+        s.budget = {"happyhorse": Decimal(400)}
+        assert await s.run() is Exit.DONE
+        assert s.net("happyhorse") == 304
 
 
 async def test_limits_hold_as_the_provider_sees_them(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import structlog
@@ -49,7 +50,8 @@ class Desk:
     by a list. `exclusive`: nobody else spends from the account. `leave`: the person at the command line lets orders go
     again whose answer got lost and that nothing speaks for. `callback_url`: where the provider shall call when a task
     ends, if it offers to. `largest_file`: more bytes than these are no output. `unstored`: paid tasks whose ids could
-    not be stored. `breaker`: whether the provider answers at all."""
+    not be stored. `breaker`: whether the provider answers at all. `dear`: what requests of these shapes are charged,
+    where that is more than the documents say."""
 
     account: str
     provider: Provider
@@ -74,6 +76,7 @@ class Desk:
     asked_alone: dict[int, datetime] = field(default_factory=dict)
     pending: set[asyncio.Task[None]] = field(default_factory=set)
     unstored: list[Unstored] = field(default_factory=list)
+    dear: dict[str, Decimal] = field(default_factory=dict)
     random: Callable[[], float] = random.random
 
     @property

@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import anyio
+import structlog
 
 from runner.errors import ErrorKind, Fenced
 from runner.exchange import Action, Listed, Page, Phase, Refusal, Report
 from runner.jobs import Change, Event
+from runner.ledger import as_text, is_dear
 from runner.lifecycle.desk import Desk
 from runner.lifecycle.pausing import move_account
 from runner.store import accounts as account_rows
@@ -25,6 +28,7 @@ from runner.verdicts.polling import after_poll, after_settling
 ALONE_EVERY = timedelta(seconds=60)
 ENDED = frozenset({Event.FINISHED, Event.TASK_FAILED, Event.TASK_CANCELLED})
 KEPT_FOR_SUBMISSIONS = 6  # requests of the window that such questions leave alone
+log = structlog.get_logger("runner")
 
 
 async def poll(desk: Desk, work: Work, claim: Claim) -> None:
@@ -50,16 +54,28 @@ async def _record(desk: Desk, work: Work, claim: Claim, answer: Report | Refusal
 
 
 async def _record_with_price(desk: Desk, work: Work, change: Change, answer: Report | Refusal) -> None:
-    """What an unpriced order turned out to cost prices the next ones of its shape."""
-    if change.event is Event.FINISHED and work.attempt is not None and work.attempt.priced is None:
-        after = work.attempt.bill.after(change.entries)
-        if after.charged:
-            await desk.store.write(prices.learn, change.at, desk.provider.name, work.shape, after.charged)
+    if change.event is Event.FINISHED and work.attempt is not None:
+        await _learn_price(desk, work, work.attempt.priced, work.attempt.bill.after(change.entries).charged)
     if change.event is Event.TASK_REFUSED and isinstance(answer, Report) and answer.error is not None:
         await move_account(desk, work, answer.error)
     elif change.event in ENDED and desk.paused:
         await desk.store.write(account_rows.task_ended, desk.account)
     await desk.record(change)
+
+
+async def _learn_price(desk: Desk, work: Work, priced: Decimal | None, charged: Decimal) -> None:
+    """What an order turned out to cost prices the next ones of its shape where no document does, and where it is more
+    than the document says: a budget is then kept with what is really charged."""
+    expected = desk.dear.get(work.shape, priced)
+    dear = is_dear(expected, charged)
+    if not charged or not (dear or priced is None or work.shape in desk.dear):
+        return
+    if dear:
+        say = {"job": work.id, "expected": as_text(expected), "charged": as_text(charged)}
+        log.warning("charged more than expected", account=desk.account, **say, hint="a budget counts the next at that")
+    if priced is not None:
+        desk.dear[work.shape] = charged
+    await desk.store.write(prices.learn, desk.now(), desk.provider.name, work.shape, charged)
 
 
 async def _still_distrusted(desk: Desk, work: Work, answer: Report | Refusal) -> bool:

@@ -63,11 +63,13 @@ async def _intent(desk: Desk, work: Work, composed: Composed) -> Intent:
 
 
 async def _estimate(desk: Desk, composed: Composed) -> Decimal | None:
-    """What to reserve: at most what the document says, else what such a request was charged before."""
-    if composed.price:
-        return composed.price.high
-    charged = await desk.store.read(learned, desk.provider.name, [composed.shape])
-    return charged.get(composed.shape)
+    """What to reserve: at most what the document says, or what such a request was charged before where that is more."""
+    charged = (await desk.store.read(learned, desk.provider.name, [composed.shape])).get(composed.shape)
+    if composed.price is None or charged is None:
+        return composed.price.high if composed.price else charged
+    if charged > composed.price.high:
+        desk.dear[composed.shape] = charged
+    return max(composed.price.high, charged)
 
 
 def _calls_back(desk: Desk, work: Work) -> bool:

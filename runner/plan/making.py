@@ -32,8 +32,8 @@ NEW, KEPT, GONE = "new", "kept", "gone"
 @dataclass(slots=True)
 class Bill:
     """What is still to be paid on one account: `jobs` of them, from `least` to `estimated` credits, `unpriced` without
-    a price. `learned` counts those whose price is not documented but known from what such a request was charged
-    before."""
+    a price. `learned` counts those whose price is known from what such a request was charged before: no document
+    gives it, or it is more than the document says."""
 
     jobs: int = 0
     least: Decimal = ZERO
@@ -181,16 +181,16 @@ async def lines(manifest: Manifest, surveyed: Survey, store: Store | None) -> As
 
 
 def _line(order: Order, known: Known | None, known_price: Decimal | None) -> Line:
-    estimate = order.estimated.high if order.estimated else known_price
-    learned_price = order.estimated is None and estimate is not None
+    documented = order.estimated.high if order.estimated else None
+    learned_price = known_price is not None and (documented is None or known_price > documented)
+    estimate = known_price if learned_price else documented
     return Line(order, NEW if known is None else KEPT, known, estimate, learned_price)
 
 
 async def _learned(chunk: Sequence[Order], store: Store | None) -> Mapping[tuple[str, str], Decimal]:
     shapes: dict[str, set[str]] = {}
     for order in chunk:
-        if order.estimated is None:
-            shapes.setdefault(order.provider, set()).add(order.shape)
+        shapes.setdefault(order.provider, set()).add(order.shape)
     if store is None:
         return {}
     return {
