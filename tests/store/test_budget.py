@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
+from manifests import HAPPYHORSE, manifest_of, orders_of
 
+from runner import plan
 from runner.errors import ErrorKind
 from runner.exchange import Accepted, Action
+from runner.expand import survey
 from runner.jobs import State
+from runner.providers import registry
 from runner.store import Store, open_store, prices
 from runner.store.changes import jobs
 from runner.store.claims import claim
@@ -223,3 +228,21 @@ async def test_workers_that_claim_at_once_do_not_overspend(db: str, clock: HandC
         taken = await asyncio.gather(*claims)
         assert sum(len(found.submissions) for found in taken) == 7
         assert (await spent(one))[0] == 70
+
+
+async def test_a_plan_counts_with_what_was_charged_where_it_is_more_than_documented(
+    store: Store, clock: HandClock, tmp_path: Path
+) -> None:
+    asked = {"a": {**HAPPYHORSE, "prompt": "a fox", "duration": 5}}
+    manifest, [order] = manifest_of(tmp_path, asked), orders_of(tmp_path, asked)
+    assert order.estimated is not None
+    documented = order.estimated.high
+    for charged, planned, learned_price in [
+        (documented * 2, documented * 2, True),
+        (documented, documented, False),
+        (documented / 2, documented, False),
+    ]:
+        await store.write(prices.learn, clock.now(), "happyhorse", order.shape, charged)
+        made = await plan.make(manifest, survey(manifest, registry()), store, tmp_path, clock.now())
+        bill = made.bills["happyhorse"]
+        assert (bill.least, bill.estimated, bill.learned) == (documented, planned, int(learned_price))
