@@ -17,7 +17,7 @@ from test_manifest_bad import call, empty_queue, watching
 
 from runner.downloads import hindrance
 from runner.manifest.findings import KEPT
-from runner.references import expiry
+from runner.references import expiry, signed
 
 MANIFEST = """\
 version: 1
@@ -118,6 +118,15 @@ def test_B65_the_end_of_a_signed_url(store: str) -> None:
 )  # fmt: skip
 def test_B65_a_url_that_does_not_say_so_has_no_end(query: str) -> None:
     assert expiry(f"https://bucket.example.com/a.png?{query}") is None
+
+
+def test_an_address_that_thousands_of_jobs_name_is_looked_into_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    fields = signed._fields
+    monkeypatch.setattr(signed, "_fields", lambda url: looked.append(url) or fields(url))
+    for _ in range(1_000):
+        assert expiry("https://bucket.example.com/named-often.png") is None
+    assert len(looked) == 1
 
 
 # B85: the command line against the manifest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import parse_qsl, urlsplit
 
 FORMATS = ("%Y%m%dT%H%M%SZ", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d")
@@ -15,6 +16,7 @@ SIGNERS = ("x-amz", "x-goog", "x-oss", "x-tos")  # their -date and -expires belo
 MOST_FIELDS = 100
 
 
+@lru_cache(maxsize=4096)  # jobs by the thousand name the same references
 def expiry(url: str) -> datetime | None:
     """When a signed URL ends; None for one that is not signed, or says so in a way not known here."""
     try:
@@ -58,7 +60,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _moment(text: str) -> datetime | None:
-    for form in FORMATS:
+    for form in FORMATS if text else ():
         try:
             return datetime.strptime(text, form).replace(tzinfo=UTC)
         except ValueError:
