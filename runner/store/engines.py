@@ -51,6 +51,10 @@ DAMAGED = (
     "runner doctor tells more, and runner doctor --salvage lists the tasks and keys that can still be read. Keep the "
     "file, and put a backup in its place; nothing was changed"
 )
+SHUT = (
+    "mend the permissions of the file and of its folder: even reading a queue takes writing there. Or name another "
+    "with --db. Nothing was changed"
+)
 NOT_PRIMARY = "TargetServerAttributeNotMatched"  # asyncpg's word for a standby that nobody has promoted yet
 WRITER_PRAGMAS = (
     "journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
@@ -213,6 +217,12 @@ def is_damaged(error: Exception) -> bool:
     return code is not None and code & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
+def is_shut(error: BaseException | None) -> bool:
+    """Whether SQLite was not let in: nothing is wrong with the file itself."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
+
 def sqlstate(error: DBAPIError) -> str | None:
     """PostgreSQL's own code for what went wrong."""
     return getattr(error.orig, "sqlstate", None)
@@ -223,9 +233,18 @@ def _on_connect(engine: Engine, pragmas: list[str]) -> None:
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in pragmas:
+                cursor.execute(f"PRAGMA {pragma}")
+        except UnicodeDecodeError:  # of a damaged schema SQLite repeats a name, and Python cannot even read the message
+            raise _illegible() from None
         cursor.close()
+
+
+def _illegible() -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("malformed database schema")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def _begin_immediate(connection: Connection) -> None:

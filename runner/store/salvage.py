@@ -1,7 +1,8 @@
 """What can still be read of a damaged SQLite queue: whose tasks were paid for, and under which keys.
 
 By SQLite, row by row: where a range of rows cannot be read, each half of it is tried. Nothing is guessed from raw bytes
-and nothing is mended; a row that cannot be read is counted as such. The schema must be readable, at least.
+and nothing is mended; a row that cannot be read is counted as such. A file that was cut, and a schema that is wrong in
+places, are read as far as they go.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import LocalError
+from runner.store import engines
 
 MOST_FAILURES = 20_000  # questions without an answer, per table: then the rest of it is given up
 ROWS_A_PAGE = 400  # more than fit into one
+BARE = (
+    "if it was a queue and its -wal file is somewhere, put that back beside it; else put a backup in its place. If it "
+    "is something else, name the queue with --db"
+)
 TABLES = {
     "batches": ("name",),
     "jobs": ("batch_id", "name", "account", "state", "task_id"),
@@ -49,15 +55,42 @@ class Salvage:
 
 
 def salvage(queue: Path) -> Salvage:
-    """Raises LocalError where SQLite cannot even tell which tables there are."""
+    """Raises LocalError where there is no table of a queue that SQLite could read."""
     with closing(sqlite3.connect(queue, timeout=10)) as connection:
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA writable_schema = ON")  # nothing is written: it makes SQLite put up with damage
         connection.text_factory = lambda raw: raw.decode(errors="replace")
         try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-        except sqlite3.DatabaseError as error:
-            raise LocalError(f"nothing of {queue} can be read: {error}", "restore a backup of it") from None
+            found = [name for name in TABLES if _exists(connection, name)]
+        except sqlite3.Error as error:
+            hint = engines.SHUT if engines.is_shut(error) else "put a backup in its place, and keep the file"
+            raise LocalError(f"nothing of {queue} can be read: {error}", hint) from None
+        if not found:
+            raise LocalError(f"nothing of {queue} can be read: {_why(connection)}", BARE)
         return _sorted(_Tables(connection))
+
+
+def _exists(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether SQLite knows this table; raises sqlite3.Error where it can read none."""
+    try:
+        connection.execute(f"SELECT 1 FROM {table} LIMIT 0").fetchall()  # noqa: S608  # words of ours alone
+    except UnicodeDecodeError:  # what it says repeats a damaged name
+        return False
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        return False
+    return True
+
+
+def _why(connection: sqlite3.Connection) -> str:
+    """Why there is no table that we know."""
+    try:
+        connection.execute("PRAGMA writable_schema = RESET")
+        connection.execute("SELECT name FROM sqlite_master").fetchall()
+    except (sqlite3.Error, UnicodeDecodeError):
+        return "the list of its tables is damaged"
+    return "it has no table of a queue"
 
 
 class _Tables:
@@ -69,14 +102,20 @@ class _Tables:
         self.rows = {name: {row[0]: row[1:] for row in self._read(name)} for name in TABLES}
 
     def _read(self, table: str) -> Iterator[Sequence[Any]]:
+        if not _exists(self._connection, table):
+            self.unread[table] = 1
+            return
         ranges = [(0, self._last(table))]
-        while ranges and self.unread[table] < MOST_FAILURES:
+        failures, last_lost = 0, -2
+        while ranges and failures < MOST_FAILURES:
             low, high = ranges.pop()
             rows = self._between(table, low, high)
             if rows is not None:
                 yield from rows
             elif low == high:
-                self.unread[table] += 1
+                failures += 1
+                self.unread[table] += low != last_lost + 1  # what lies side by side is one stretch
+                last_lost = low
             else:
                 middle = (low + high) // 2
                 ranges += [(middle + 1, high), (low, middle)]
@@ -87,7 +126,7 @@ class _Tables:
         query = f"SELECT rowid, {columns} FROM {table} WHERE rowid BETWEEN ? AND ?"  # noqa: S608  # words of ours alone
         try:
             return self._connection.execute(query, (low, high)).fetchall()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             return None
 
     def _last(self, table: str) -> int:
@@ -95,7 +134,7 @@ class _Tables:
         try:
             [(last,)] = self._connection.execute(f"SELECT max(rowid) FROM {table}").fetchall()  # noqa: S608
             return int(last or 0)
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             [(pages,)] = self._connection.execute("PRAGMA page_count").fetchall()
             return int(pages) * ROWS_A_PAGE
 

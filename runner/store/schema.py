@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 HEAD = "0001"
 LOOKED_THROUGH = 32 << 20  # bytes of a queue: half a second. Damage in a larger one is met when it is read
+ALIEN = (
+    "if this was the queue, keep the file and put a backup in its place; if it is something else, name another place "
+    "with --db. Nothing was changed"
+)
 HEADER = 8  # bytes of a stranger's file that are shown
 MIGRATIONS = Path(__file__).parent / "migrations"
 ADVISORY = 0x72756E6E6572  # "runner": the lock under which PostgreSQL's tables are made and changed
@@ -217,8 +221,9 @@ def _damaged(url: URL, error: DBAPIError) -> LocalError:
         return LocalError(message, "check the URL given with --db or RUNNER_DB; nothing was changed")
     if engines.is_damaged(error):
         return Unusable(message, engines.DAMAGED)
-    kind = NotOurs if _code(error) == sqlite3.SQLITE_NOTADB else LocalError
-    return kind(message, "was it damaged, or is it something else? nothing was changed")
+    if _code(error) == sqlite3.SQLITE_NOTADB:
+        return NotOurs(message, ALIEN)
+    return LocalError(message, engines.SHUT if engines.is_shut(error.orig) else "nothing was changed")
 
 
 def _code(error: DBAPIError) -> int:

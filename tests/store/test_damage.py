@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError
 
 from runner.errors import LocalError
 from runner.store import commits, open_store, read_store
 from runner.store.changes import jobs
+from runner.store.engines import parse
 from runner.store.salvage import salvage
-from runner.store.schema import LOOKED_THROUGH
+from runner.store.schema import LOOKED_THROUGH, _damaged
 from runner.verdicts.submission import idempotency_key
 from store.kit import HandClock, Other, fill, order, rows, set_running
 
@@ -205,3 +207,53 @@ def test_F94_where_not_even_the_tables_can_be_named_nothing_is_made_up(queue: Pa
     queue.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
     with pytest.raises(LocalError, match="nothing of"):
         salvage(queue)
+
+
+async def test_F94_what_is_no_queue_has_no_lost_rows(queue: Path) -> None:
+    """An empty file (a queue whose -wal is lost, perhaps), and a database of somebody else's."""
+    queue.touch()
+    for _ in range(2):
+        with pytest.raises(LocalError, match="it has no table of a queue"):
+            salvage(queue)
+        with closing(sqlite3.connect(queue)) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS letters (text)")
+
+
+async def test_F94_a_queue_that_was_cut_is_salvaged_as_far_as_it_goes(queue: Path) -> None:
+    """SQLite itself reads nothing of a file that is shorter than its header says."""
+    await make(queue, 60)
+    os.truncate(queue, (max(page_of(queue, "jobs"), page_of(queue, "attempts")) - 1) * PAGE)
+    await refused(queue, "malformed")
+    found = salvage(queue)
+    assert not found.whole
+    assert sum(found.unread.values()) < 10, "a stretch counts once, however many rows it may have held"
+    assert 20 < len(found.found) <= 60
+
+
+def garble(queue: Path) -> None:
+    """Bytes that are no text, in the name of a table: SQLite repeats them in what it says."""
+    raw = queue.read_bytes()
+    place = raw.index(b"tableworkersworkers")
+    queue.write_bytes(raw[: place + 5] + b"\xff\xfe" + raw[place + 7 :])
+
+
+async def test_F94_a_schema_that_is_not_even_text_is_damage_and_the_rest_is_salvaged(queue: Path) -> None:
+    await make(queue, 60)
+    garble(queue)
+    said = await refused(queue, "malformed database schema")
+    assert "runner doctor --salvage" in said.hint
+    with pytest.raises(LocalError, match="malformed database schema"):
+        async with read_store(str(queue), HandClock()):
+            pass
+    assert len(salvage(queue).found) == 60
+
+
+async def test_a_queue_that_may_not_be_written_is_not_called_damaged(queue: Path) -> None:
+    """SQLite opens a queue for reading only where it may write."""
+    await make(queue, 1)
+    reading = sqlite3.connect(f"file:{queue}?mode=ro", uri=True)
+    with closing(reading), pytest.raises(sqlite3.OperationalError) as caught:
+        reading.execute("DELETE FROM jobs")
+    said = _damaged(parse(str(queue)), DBAPIError("", {}, caught.value))
+    assert "readonly" in said.message
+    assert "permissions" in said.hint
