@@ -18,6 +18,7 @@ MANIFEST = """\
 version: 1
 batch: dress
 jobs:
+  shawl: {provider: seedhorse-video, model: HappyHorse 1.0, prompt: a shawl, duration: 5}
   cloak: {provider: seedance2ai, model: nano-banana-pro, prompt: a cloak, takes: 2}
   crown: {provider: happyhorse, model: nano-banana-2, prompt: a crown}
   mask: {provider: happyhorse, model: doubao-seedance-1-5-pro, prompt: "a mask (sandbox:moderated)", duration: 5}
@@ -42,10 +43,10 @@ def test_a_rehearsal_is_a_run_without_a_key(rehearsed: tuple[Path, Ended, Ended]
     folder, first, _ = rehearsed
     assert first.code == 1, first.said()
     assert first.out == ""
-    assert "batch dress: 4 new, 0 kept, 0 gone" in first.err
+    assert "batch dress: 5 new, 0 kept, 0 gone" in first.err
     place = folder / "rehearsal" / "dress"
     assert f"files, queue and the sandbox's ledger are in {place}" in first.err
-    assert sorted(states(place / "runner.db").values()) == ["failed", "succeeded", "succeeded", "succeeded"]
+    assert sorted(states(place / "runner.db").values()) == ["failed", *["succeeded"] * 4]
     assert len([*(place / "renders").rglob("*.png")]) == 3
     assert {path.name for path in folder.iterdir()} == {"dress.yaml", "rehearsal", "said"}, "it keeps to its own folder"
 
@@ -53,7 +54,9 @@ def test_a_rehearsal_is_a_run_without_a_key(rehearsed: tuple[Path, Ended, Ended]
 def test_its_bill_is_the_pretend_providers(rehearsed: tuple[Path, Ended, Ended]) -> None:
     _, first, again = rehearsed
     bills = [line for line in first.err.splitlines() if line.startswith("bill of ")]
-    assert len(bills) == 2
+    assert len(bills) == 3
+    assert "seedhorse-video" in first.err, "no key holds an account's name, which is said"
+    assert "[redacted]" not in first.err
     assert all(line.endswith("(equal)") for line in bills), bills
     assert [line for line in again.err.splitlines() if line.startswith("bill of ")] == bills
 
@@ -61,7 +64,7 @@ def test_its_bill_is_the_pretend_providers(rehearsed: tuple[Path, Ended, Ended])
 def test_again_is_the_resume(rehearsed: tuple[Path, Ended, Ended]) -> None:
     _, first, again = rehearsed
     assert again.code == first.code, again.said()
-    assert "batch dress: 0 new, 4 kept, 0 gone" in again.err
+    assert "batch dress: 0 new, 5 kept, 0 gone" in again.err
 
 
 def test_a_rehearsal_refuses_what_it_does_not_know(tmp_path: Path) -> None:
