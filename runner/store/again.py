@@ -131,10 +131,12 @@ def _unreachable(why: str) -> Unreachable:
 
 
 def reason(error: Exception) -> str:
-    """What the database said, without values of ours: asyncpg repeats a parameter that it cannot take."""
+    """What the database said, without values of ours: asyncpg repeats a parameter that it cannot take, sqlite3 a text
+    that is damaged."""
     if isinstance(error, LocalError):
         return error.message
     said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    said = said.partition(" with text ")[0] if said.startswith(engines.NO_TEXT) else said
     return "it cannot take a value" if "query argument" in said else said
 
 

@@ -49,6 +49,8 @@ def back_up(db: str, target: Path) -> Copy:
             return _published(folder, queue, path)
         finally:
             folder.close()
+    except UnicodeDecodeError:  # SQLite's message repeats a damaged name
+        raise LocalError("cannot back up the queue: its schema is damaged", DAMAGED) from None
     except sqlite3.Error as error:
         raise LocalError(f"cannot back up the queue: {error}", DAMAGED) from None
     except OSError as error:

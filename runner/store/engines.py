@@ -55,6 +55,7 @@ SHUT = (
     "mend the permissions of the file and of its folder: even reading a queue takes writing there. Or name another "
     "with --db. Nothing was changed"
 )
+NO_TEXT = "Could not decode"  # Python's words for a text that is none; it repeats what stands there
 NOT_PRIMARY = "TargetServerAttributeNotMatched"  # asyncpg's word for a standby that nobody has promoted yet
 WRITER_PRAGMAS = (
     "journal_mode=WAL", "synchronous=FULL", "fullfsync=1", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
@@ -213,8 +214,10 @@ def is_clash(error: Exception) -> bool:
 
 def is_damaged(error: Exception) -> bool:
     """Whether an SQLite file is not as SQLite has written it."""
-    code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
-    return code is not None and code & 0xFF == sqlite3.SQLITE_CORRUPT
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return str(error.orig).startswith(NO_TEXT) or (code is not None and code & 0xFF == sqlite3.SQLITE_CORRUPT)
 
 
 def is_shut(error: BaseException | None) -> bool:

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
+from runner.errors import LocalError
+from runner.store import engines
 from runner.store.tables import Meta
 
 meta = Meta.__table__  # type: ignore[attr-defined]
@@ -34,4 +36,7 @@ def anchor(connection: Connection) -> float:
 
 
 def _fact(connection: Connection, name: str) -> str:
-    return str(connection.execute(select(meta.c.value).where(meta.c.name == name)).scalar_one())
+    value = connection.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
+    if value is None:
+        raise LocalError(f"the queue is damaged: it has lost its own {name}", engines.DAMAGED)
+    return str(value)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from runner.errors import LocalError
-from runner.store import commits, open_store, read_store
+from runner.store import commits, facts, open_store, read_store
+from runner.store.backup import back_up
 from runner.store.changes import jobs
 from runner.store.engines import parse
 from runner.store.salvage import salvage
@@ -246,6 +247,30 @@ async def test_F94_a_schema_that_is_not_even_text_is_damage_and_the_rest_is_salv
         async with read_store(str(queue), HandClock()):
             pass
     assert len(salvage(queue).found) == 60
+    with pytest.raises(LocalError, match="schema is damaged"):
+        back_up(str(queue), queue.with_name("copy.db"))
+
+
+async def test_F94_a_text_that_is_none_is_damage_and_is_not_repeated(queue: Path) -> None:
+    """Its place is told; what stands there may be a prompt."""
+    await make(queue, 1)
+    with closing(sqlite3.connect(queue)) as connection, connection:
+        connection.execute("UPDATE batches SET name = CAST(x'736563726574ff' AS TEXT)")
+    with pytest.raises(LocalError, match="Could not decode") as caught:
+        async with read_store(str(queue), HandClock()) as store:
+            await store.read(lambda reading: reading.exec_driver_sql("SELECT name FROM batches").all())
+    assert "secret" not in caught.value.message
+    assert "--salvage" in caught.value.hint
+
+
+async def test_F94_a_queue_without_its_salt_is_damaged(queue: Path) -> None:
+    await make(queue, 1)
+    with closing(sqlite3.connect(queue)) as connection, connection:
+        connection.execute("DELETE FROM meta")
+    with pytest.raises(LocalError, match="has lost its own salt") as caught:
+        async with read_store(str(queue), HandClock()) as store:
+            await store.read(facts.salt)
+    assert "--salvage" in caught.value.hint
 
 
 async def test_a_queue_that_may_not_be_written_is_not_called_damaged(queue: Path) -> None:
