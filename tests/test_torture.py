@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from torture.__main__ import main
 from torture.catalogue import FAULTS, numbered, numbers, of_signal
 from torture.judge import Finding
 from torture.parts import Part, Setting, chosen, known, play
@@ -51,6 +52,25 @@ def test_a_finding_or_a_surviving_mutant_is_not_clean() -> None:
     assert not guilty.clean
     assert figures(guilty, commit="abc", seconds=1.0)["crimes"]["doubles"] == 1
     assert not told(mutants={"M7": False}).clean
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--speed", "0"), "above 0"),
+        (("--speed", "-3"), "above 0"),
+        (("--speed", "nan"), "above 0"),
+        (("--seed", ""), "must not be empty"),
+        (("--folder", __file__), "is no folder"),
+        (("--folder", f"{__file__}/night"), "is no folder"),
+    ],
+)
+def test_wrong_words_play_nothing(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A speed that goes backwards would find everybody guilty."""
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--list"])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", FAULTS)

@@ -7,6 +7,7 @@ should be) · 2 usage.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import secrets
 import shutil
@@ -51,16 +52,18 @@ def _parser() -> argparse.ArgumentParser:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a few kills of each kind: at most 6 minutes")
     size.add_argument("--full", action="store_true", help="everything: at most 100 minutes")
-    add("--seed", help="of everything that is drawn (default: drawn)")
+    add("--seed", type=_word, help="of everything that is drawn (default: drawn)")
     add("--fault", action="append", default=[], metavar="F65", help="only the parts that fire it; may be repeated")
     add("--part", action="append", default=[], metavar="NAME", help="only this one, or all that begin so (see --list)")
     add("--list", action="store_true", help="names the parts, and the faults each is there for")
     add("--mutant", metavar="M7", help="a runner that is broken on purpose: the judge must find it guilty (exit 1)")
     add("--model", type=_count, metavar="STEPS", help="instead: so many steps of stories in virtual time")
     add("--provider", choices=PROVIDERS, action="append", help="only this one; may be repeated (default: all)")
-    add("--speed", type=float, metavar="N", help="how much faster than real time (default: what each part takes)")
+    add("--speed", type=_factor, metavar="N", help="how much faster than real time (default: what each part takes)")
     add("--at-once", type=_count, default=PARTS_AT_ONCE, metavar="N", help=f"parts side by side ({PARTS_AT_ONCE})")
-    add("--folder", type=Path, help="where all is kept; once more with the same one: goes on with the parts it lacks")
+    add(
+        "--folder", type=_folder, help="where all is kept; once more with the same one: goes on with the parts it lacks"
+    )
     add("--json", action="store_true", help="the report as JSON, on stdout")
     add("--keep", action="store_true", help="keep the folder even if nothing was found")
     add("--only", help=argparse.SUPPRESS)
@@ -80,6 +83,26 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _factor(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
+def _word(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text)
+    if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return folder
 
 
 def _try_mutant(number: str, seed: str, parser: argparse.ArgumentParser) -> int:
