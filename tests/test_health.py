@@ -108,6 +108,7 @@ def test_a_server_that_does_not_flush_is_in_doubt(fsync: str, verdict: str) -> N
     ("action", "kind", "verdict", "words"),
     [
         (Action.LATER, ErrorKind.NETWORK, "trouble", "cannot be reached"),
+        (Action.STOP, ErrorKind.NETWORK, "trouble", "may not be spoken to"),
         (Action.STOP, ErrorKind.UNAUTHORIZED, "trouble", "refuses the key"),
         (Action.LATER, ErrorKind.UNAVAILABLE, "trouble", "out of service"),
         (Action.LATER, ErrorKind.RATE_LIMITED, "warning", "it answers"),

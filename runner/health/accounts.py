@@ -58,9 +58,12 @@ def _balance(account: str, credits: Decimal) -> Check:
 
 def _refusal(account: str, variable: str, refusal: Refusal) -> Check:
     told = f"{refusal.message} (HTTP {refusal.status})" if refusal.status else refusal.message
+    base = variable.replace("_API_KEY", "_BASE_URL")
     match refusal:
+        case Refusal(kind=ErrorKind.NETWORK, action=Action.STOP):
+            advice = f"mend {base} if it is set, or what answers in the provider's place: runner run stops this account"
+            return trouble("answer", account, f"it may not be spoken to: {told}", advice, NO_ANSWER)
         case Refusal(kind=ErrorKind.NETWORK):
-            base = variable.replace("_API_KEY", "_BASE_URL")
             advice = f"is this machine online, and {base} right if it is set? runner run waits and goes on by itself"
             return trouble("answer", account, f"it cannot be reached: {told}", advice, NO_ANSWER)
         case Refusal(action=Action.STOP) | Refusal(kind=ErrorKind.UNAUTHORIZED):

@@ -138,7 +138,10 @@ async def _answered(
             await stack.enter_async_context(permitted(store, name, PATIENCE))
         try:
             return await question(ask)
-        except (NoAnswer, NotSent) as silence:
+        except NotSent as unsent:
+            action = Action.STOP if unsent.stops_after == 1 else Action.LATER
+            return Refusal(action, ErrorKind.NETWORK, "not_sent", str(unsent))
+        except NoAnswer as silence:
             return Refusal(Action.LATER, ErrorKind.NETWORK, "no_answer", str(silence))
 
 
