@@ -194,6 +194,7 @@ async def test_a_restarted_sandbox_still_knows_the_last_minute(tmp_path: Path) -
         (("--host", "example.com"), "only listens on loopback"),
         (("--faults", "sunshine=1"), "there is no fault 'sunshine'"),
         (("--speed", "0"), "must be above 0"),
+        (("--port", "99999"), "must be from 0 to 65535"),
         (("--rate-limit", "seedance2ai"), "is not PROVIDER=N"),
         (("--error-status", "seedhorse=42"), "must be from 200 to 599"),
         (("--media-bytes", "9-5"), "a least and a most"),
@@ -246,7 +247,7 @@ async def test_every_loopback_address_will_do(host: str) -> None:
 
 
 def test_options_refuse_what_cannot_be() -> None:
-    wrongs: list[dict[str, Any]] = [{"error_statuses": {"seedhorse": 42}}]
+    wrongs: list[dict[str, Any]] = [{"error_statuses": {"seedhorse": 42}}, {"media_port": 1 << 16}]
     for wrong in (*wrongs, {"host": "10.0.0.1"}, {"credits": Decimal(-1)}, {"render": 0}, {"media_bytes": (2, 1)}):
         with pytest.raises(BadOptions):
             Options(**wrong)

@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
 
 from runner.cli.app import Common, app
 from runner.errors import InputError, InternalError, LocalError, RunnerError
+from runner.problems import quoted
 
 INTERRUPTED = 130
 OURS = Path(__file__).parent.parent
@@ -126,6 +127,11 @@ async def _awaited(result: Awaitable[Any]) -> Any:
 
 def _not_understood(error: CycloptsError) -> InputError:
     path = " ".join(["runner", *(error.command_chain or ())])
+    first = next(iter(error.unused_tokens or ()), "")
+    if isinstance(error, UnusedCliTokensError):
+        return InputError(f"one word too many: {quoted(first)}", f"see: {path} --help")
+    if isinstance(error, UnknownCommandError) and first.startswith("-"):
+        return InputError(f"{quoted(first)} stands before any command", "options come after it: runner COMMAND --help")
     return InputError(" ".join(str(error).split()), f"see: {path} --help")
 
 

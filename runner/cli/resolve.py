@@ -91,8 +91,8 @@ async def _resubmit(store: Store, job: str) -> None:
     tell(written)
     [(work, _)] = written
     price = deciding.at_most(work)
-    cost = f"{output.credits(price)} credits" if price is not None else "a price that is not known"
-    output.say(f"it is ordered anew; if the first order was accepted after all, {cost} are paid a second time")
+    cost = f"{output.credits(price)} credits are" if price is not None else "its price, which is not known, is"
+    output.say(f"it is ordered anew; if the first order was accepted after all, {cost} paid a second time")
 
 
 async def _abandon(store: Store, job: str) -> None:

@@ -113,7 +113,7 @@ def rows_of(manifest: Manifest, job: JobEntry, found: Findings) -> Rows | None:
         found.add(error.problems[0].code, error.message, error.hint, ("jobs", job.name, "rows"))
         return None
     except Broken as broken:
-        hint = broken.hint or _similar(manifest.folder / job.rows.name)
+        hint = broken.hint or _similar(manifest.folder / job.rows.name, os.path.basename(manifest.source.file))
         found.add(broken.code, f"{quoted(job.rows.name)} {broken.message}", hint, ("jobs", job.name, "rows"))
         return None
     return _table(path, _File(_shown(manifest, job.rows.name), lines), found)
@@ -129,9 +129,10 @@ def _shown(manifest: Manifest, name: str) -> str:
     return os.path.join(os.path.dirname(manifest.source.file), name)
 
 
-def _similar(path: Path) -> str:
+def _similar(path: Path, itself: str) -> str:
+    """The manifest `itself` is no table, however alike their names are."""
     try:
-        near = nearest(path.name, sorted(entry.name for entry in os.scandir(path.parent)))
+        near = nearest(path.name, sorted(entry.name for entry in os.scandir(path.parent) if entry.name != itself))
     except OSError:
         return RELATIVE
     return f"did you mean {quoted(near)}?" if near else RELATIVE

@@ -34,8 +34,11 @@ class Places:
 
     def _note_taken(self, order: Order) -> None:
         if _is_output_of(self._root / order.output, order.key):
-            message = f"{order.output} is this very render: it was paid for, but this queue does not know it"
-            hint = "use the queue it was made with (--db), or move the file away to have it rendered and paid again"
+            message = f"{order.output} is this very render: it was paid for, but not for this batch in this queue"
+            hint = (
+                "use the queue it was made with (--db), or that batch's name, or move the file away to have it "
+                "rendered and paid again"
+            )
         else:
             message = f"{order.output} exists and is not a file of this queue"
             hint = "move it away, or choose another name under outputs:"

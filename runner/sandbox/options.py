@@ -50,6 +50,8 @@ class Options:
             raise BadOptions(f"the sandbox only listens on loopback, not on {self.host}")
         if not self.speed > 0 or not self.render > 0 or self.url_lifetime <= 0:
             raise BadOptions("speed, render and url lifetime must be above 0")
+        if not all(0 <= port < 1 << 16 for port in (self.port, self.media_port)):
+            raise BadOptions("ports must be from 0 to 65535")
         if not 0 <= self.media_bytes[0] <= self.media_bytes[1] < 1 << 32:
             raise BadOptions("media bytes must be a least and a most below 4 GiB")
         if self.credits < 0:

@@ -31,6 +31,8 @@ OPTIONS = {
 }
 MISTYPED = {
     "an option": (("jobs", "--jsno"), "Unknown option: --jsno. Did you mean --json?", "runner jobs --help"),
+    "a word": (("status", "now"), 'one word too many: "now"', "runner status --help"),
+    "an option first": (("--db", "x"), '"--db" stands before any command', "runner COMMAND --help"),
     "a command": (("jbos",), 'Unknown command "jbos". Did you mean "jobs"?', "runner --help"),
     "a value": (("run", "--speed", "fast"), 'unable to convert "fast"', "runner run --help"),
     "a state": (("jobs", "--state", "hold"), "hold", "runner jobs --help"),
