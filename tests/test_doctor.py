@@ -31,6 +31,7 @@ from runner.sandbox import Options, Sandbox, serve
 from runner.settings import Credentials, Secret
 from runner.store import Store, commits, facts, open_store
 from runner.store import accounts as account_rows
+from runner.store.checkup import PublishedFile
 
 KEY = "canary-key-0123456789-abcdef"
 NAMES = ("happyhorse", "seedance2ai", "seedhorse", "seedhorse-video", "seegen")
@@ -125,6 +126,12 @@ async def test_refused_absent_and_malformed_keys_are_told_apart(bed: Bed) -> Non
     assert "it refuses the key" in told["answer", "seegen"]["found"]
     assert "SEEGEN_API_KEY" in told["answer", "seegen"]["advice"]
     assert "it cannot be reached" in told["answer", "happyhorse"]["found"]
+    assert "goes on by itself" in told["answer", "happyhorse"]["advice"]
+    bed.set_key("happyhorse", base="https://10.0.0.1")
+    _, told, _ = await bed.asked()
+    assert "it may not be spoken to" in told["answer", "happyhorse"]["found"]
+    assert "stops this account" in told["answer", "happyhorse"]["advice"]
+    bed.set_key("happyhorse", base="http://127.0.0.1:9")
     (bed.folder / "m.yaml").write_text(MANIFEST)
     bed.set_key("seedhorse", "“curly-quoted-canary”")
     code, told, printed = await bed.asked(bed.folder / "m.yaml")
@@ -316,6 +323,18 @@ HARMS: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "grown.mp4": (grow, "bytes instead of"),
     "linked.mp4": (replace_by_link, "was not followed"),
 }
+
+
+async def test_F94_verifying_a_damaged_queue_comes_to_an_end(bed: Bed) -> None:
+    """Damage may lead from a page of its index back to the same one."""
+    async with open_store(str(bed.queue), HandClock(), own=True):
+        pass
+    file = PublishedFile(1, str(bed.folder / "gone.mp4"), str(bed.folder), 1, "0", 1, "night/clip", None)
+    bed.patch.setattr("runner.store.checkup.published_after", lambda *_: [file])
+    code, told, _ = await bed.asked(verify=True)
+    assert code == 7
+    assert "not all were looked at" in told["outputs", "all"]["found"]
+    assert "--salvage" in told["outputs", "all"]["advice"]
 
 
 async def test_F98_deleted_edited_and_replaced_outputs_are_reported(bed: Bed) -> None:

@@ -15,6 +15,7 @@ from manifests import SEEDANCE, codes_of, orders_of, write, yaml_of
 from runner.errors import InputError, Place
 from runner.expand import orders, survey
 from runner.expand.tables import Rows, rows_of
+from runner.expand.tables import _similar as similar
 from runner.manifest import read_manifest
 from runner.manifest.findings import Findings
 from runner.providers import registry
@@ -148,3 +149,10 @@ def test_unused_columns_are_variables_all_the_same(tmp_path: Path) -> None:
     [order] = orders_of(tmp_path, {"a": {**SEEDANCE, "prompt": "${scene}", "rows": "t.csv"}})
     assert order.variables == {"scene": "a neon alley", "note": "later", "model": "x"}
     assert order.model == "seedance"
+
+
+def test_a_manifest_is_not_proposed_as_its_own_table(tmp_path: Path) -> None:
+    (tmp_path / "shots.yaml").touch()
+    assert "did you mean" not in similar(tmp_path / "shots.csv", "shots.yaml")
+    (tmp_path / "shot.csv").touch()
+    assert similar(tmp_path / "shots.csv", "shots.yaml") == 'did you mean "shot.csv"?'

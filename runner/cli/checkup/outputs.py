@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,9 @@ import anyio
 
 from runner import health
 from runner.clock import Clock
+from runner.errors import LocalError
 from runner.files import Descriptor, InTheWay, open_without_links
+from runner.health.machine import LOCAL
 from runner.health.outputs import Recorded, Standing, Stands, output
 
 if TYPE_CHECKING:
@@ -24,18 +26,31 @@ PIECE = 1 << 20  # bytes
 
 async def verify(db: str, clock: Clock) -> list[health.Check]:
     """A check for every file that is not as it was fetched, and one that counts those that are."""
-    from runner.store import read_store
-    from runner.store.checkup import published_after
-
     found: list[health.Check] = []
-    last = whole = 0
-    async with read_store(db, clock) as store:
-        while page := await store.read(published_after, last):
+    whole = 0
+    try:
+        async for page in _pages(db, clock):
             judged = await anyio.to_thread.run_sync(_judge_all, page)
             found += [check for check in judged if check is not None]
             whole += judged.count(None)
-            last = page[-1].id
+    except LocalError as error:
+        return [*found, health.trouble("outputs", "all", f"not all were looked at: {error.message}", error.hint, LOCAL)]
     return [*found, health.ok("outputs", "all", f"{whole} files are as they were fetched")]
+
+
+async def _pages(db: str, clock: Clock) -> AsyncIterator[Sequence[PublishedFile]]:
+    """Raises LocalError for a queue in which they cannot be read, or go round in a circle."""
+    from runner.store import read_store
+    from runner.store.checkup import published_after
+    from runner.store.engines import DAMAGED
+
+    last = 0
+    async with read_store(db, clock) as store:
+        while page := await store.read(published_after, last):
+            if page[-1].id <= last:
+                raise LocalError("the queue is damaged", DAMAGED)
+            yield page
+            last = page[-1].id
 
 
 def _judge_all(files: Sequence[PublishedFile]) -> list[health.Check | None]:
