@@ -69,7 +69,7 @@ def parse(db: str) -> URL:
     The message never repeats the URL: it may hold a password.
     """
     if "://" not in db:
-        return URL.create("sqlite+aiosqlite", database=str(Path(db).expanduser().absolute()))
+        return _in_file(os.path.expanduser(db))
     try:
         url = make_url(db)
     except (ArgumentError, ValueError):  # the latter for a port that is no number
@@ -78,9 +78,15 @@ def parse(db: str) -> URL:
         case "postgresql":
             return url.set(drivername="postgresql+asyncpg")
         case "sqlite" if url.database:
-            return URL.create("sqlite+aiosqlite", database=str(Path(url.database).absolute()))
+            return _in_file(url.database)
         case name:
             raise InputError(f"--db: {name!r} is no engine of ours", "use a file path or postgresql://…")
+
+
+def _in_file(path: str) -> URL:
+    """By the file's own name, links resolved, as SQLite does it: the lock and all else that is ours must lie where its
+    WAL lies, or two runners own one queue by two names."""
+    return URL.create("sqlite+aiosqlite", database=os.path.realpath(path))
 
 
 def is_sqlite(url: URL) -> bool:

@@ -462,6 +462,21 @@ async def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -
             pass
 
 
+async def test_a_queue_has_one_owner_by_whatever_name(queue: Path, tmp_path: Path) -> None:
+    """SQLite follows a link to the file. If our lock lay beside the link, a second runner would take the first one for
+    dead, and its submissions for its own."""
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(queue)
+    async with open_store(str(link), HandClock(), own=True):
+        assert stat.S_IMODE(queue.stat().st_mode) == 0o600
+        for name in (queue, link):
+            with pytest.raises(OwnedError):
+                async with open_store(str(name), HandClock(), own=True):
+                    pass
+    assert files(link.parent) == {"link.db"}
+
+
 async def test_a_network_file_system_is_refused(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "file_system", lambda _: "nfs4")
     with pytest.raises(LocalError, match="nfs4"):
