@@ -272,7 +272,7 @@ async def test_a_file_that_is_all_there_needs_no_request(tmp_path: Path) -> None
         assert len(store.wire.asked) == 1
 
 
-@pytest.mark.parametrize("etag", ['W/"v1"', None, "unquoted", '""'])
+@pytest.mark.parametrize("etag", ['W/"v1"', None, "unquoted", '""', '"é"'])
 async def test_without_a_strong_validator_it_begins_again(etag: str | None, tmp_path: Path) -> None:
     async with store_of(cut(1_000_000), etag=etag) as store:
         assert isinstance(await once(wanted(store, tmp_path)), Later)
@@ -401,10 +401,12 @@ async def test_a_part_that_is_longer_than_the_file_is_thrown_away(tmp_path: Path
 
 
 ODD_NOTE = json.dumps({"host": "127.0.0.1", "total": len(BIG), "validator": '"v1"', "digests": {"sha256": 1}}).encode()
+NOT_ASCII = json.dumps({"host": "127.0.0.1", "total": len(BIG), "validator": '"é"', "digests": {}}).encode()
+DEEP = b"[" * 60_000  # what Python's reader of JSON gives up, and not with a ValueError
 
 
 @pytest.mark.parametrize(
-    "note", [b"", b"{", b"[]", b"{}", b'{"host": 1, "total": "x"}', b"\xff" * 100, ODD_NOTE, bytes(1 << 17)]
+    "note", [b"", b"{", b"[]", b"{}", b'{"host": 1, "total": "x"}', b"\xff" * 100, ODD_NOTE, NOT_ASCII, DEEP, bytes(1 << 17)]
 )
 async def test_a_note_that_makes_no_sense_is_no_note(note: bytes, tmp_path: Path) -> None:
     async with store_of(cut(1_000_000)) as store:
@@ -433,7 +435,10 @@ async def test_a_server_in_trouble_is_asked_later(status: int, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("retry_after", "wait"),
-    [("5", 5), ("Fri, 20 Nov 2026 12:01:30 GMT", 90), ("x", None), ("1" * 40, 3600), ("-1", None), ("", None)],
+    [
+        ("5", 5), ("Fri, 20 Nov 2026 12:01:30 GMT", 90), ("x", None), ("1" * 40, 3600), ("-1", None), ("", None),
+        ("Fri, 20 Nov 99999999999 12:01:30 GMT", None),
+    ],  # fmt: skip
 )
 async def test_how_long_to_wait(retry_after: str, wait: float | None, tmp_path: Path) -> None:
     """F27."""
@@ -797,6 +802,16 @@ async def test_only_the_very_output_is_adopted(change: str, tmp_path: Path) -> N
         assert first.path.read_bytes() == before
 
 
+async def test_a_sidecar_that_cannot_be_read_is_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    (tmp_path / "night/clip.mp4").write_bytes(b"mine")
+    (tmp_path / "night/clip.mp4.json").write_bytes(DEEP)
+    async with store_of() as store:
+        outcome = await once(wanted(store, tmp_path))
+    assert isinstance(outcome, Published), outcome
+    assert outcome.path == tmp_path / "night/clip-2.mp4"
+
+
 async def test_when_every_name_is_taken_a_person_is_needed(tmp_path: Path) -> None:
     (tmp_path / "night").mkdir()
     for name in ["clip.mp4", *(f"clip-{n}.mp4" for n in range(2, 100))]:
@@ -1090,6 +1105,25 @@ def test_every_answer_means_something(status: int, headers: dict[str, str], had:
         assert had  # or it would be asked for ever
     if isinstance(means, Body):
         assert means.offset in (0, had)
+
+
+LONG = "9" * 5000  # more digits than Python reads as a number
+FAR = "Fri, 20 Nov 99999999999 12:00:00 GMT"  # more years than it has
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (206, {"content-range": f"bytes {LONG}-{LONG}/{LONG}"}), (200, {"content-length": LONG}),
+        (200, {"last-modified": FAR}), (200, {"date": FAR}), (503, {"retry-after": FAR}),
+        (503, {"retry-after": "Fri, 20 Nov 2026 12:00:00 +99999999999999"}),
+    ],
+)  # fmt: skip
+def test_no_number_is_too_large_to_mean_nothing(status: int, headers: dict[str, str]) -> None:
+    date = {"date": "Fri, 20 Nov 2026 12:00:00 GMT"}
+    means = meaning(status, date | headers, "cdn.example", had=5, known=Whole("cdn.example", 10, '"v1"'), cap=100)
+    assert isinstance(means, Body | Restart | Later)
+    assert not isinstance(means, Body) or not means.whole.validator
 
 
 async def test_T6_no_outcome_and_no_file_holds_the_signed_url(tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ async def test_a_redirect_without_a_target_is_an_answer() -> None:
         "https://user:pass@127.0.0.1/x",
         "https://user@127.0.0.1/x",
         "http://[::1",
+        "https://cdn.example:99999/x",
+        "https://cdn.example:99999999999999999999/x",
+        "https://xn--a/x",
     ],
 )
 async def test_T9_F26_a_redirect_may_not_lead_astray(target: str) -> None:

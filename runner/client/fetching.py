@@ -22,6 +22,7 @@ from runner.log import redactor
 
 HOPS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MOST_PORTS = 65_535
 MAY_BE_ASKED = frozenset({"range", "if-range"})
 
 
@@ -165,14 +166,21 @@ class Fetcher:
 
 def _parsed(url: str) -> httpx.URL:
     with suppress(httpx.InvalidURL, ValueError):
-        return httpx.URL(url)
+        return _checked(httpx.URL(url))
     raise UnsafeUrl("a result URL", "is not well formed")
 
 
 def _joined(url: httpx.URL, target: str) -> httpx.URL:
     with suppress(httpx.InvalidURL, ValueError):
-        return url.join(target)
+        return _checked(url.join(target))
     raise UnsafeUrl(url.host, "redirects to something that is no URL")
+
+
+def _checked(url: httpx.URL) -> httpx.URL:
+    """ValueError for a port or a host that cannot be one: httpx takes them, and fails once it is asked for them."""
+    if (url.port or 0) > MOST_PORTS or "\0" in url.host:
+        raise ValueError("no port, or no host")
+    return url
 
 
 def _is_loopback(host: str) -> bool:

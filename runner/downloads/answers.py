@@ -14,6 +14,9 @@ from runner.downloads.outcomes import FreshUrl, Later, Obstacle, Refused
 from runner.limits import RETRY_AFTER_CAP
 
 LATER = frozenset({408, 425, 429})
+PLACE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+LENGTH = re.compile(r"[0-9]{1,18}")  # more digits are no length of a file, and Python would not even read all of them
+ETAG = re.compile(r'"[\x21\x23-\x7e]+"')  # others may be strong, too, but could not be sent back as they came
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Whole:
         match noted:
             case {"host": str(host), "total": int(total), "validator": str(validator), "digests": {**digests}}:
                 sums = {name: digest for name, digest in digests.items() if isinstance(digest, str)}
-                if sums.keys() == digests.keys() <= DIGESTS and validator.isprintable():
+                if sums.keys() == digests.keys() <= DIGESTS and validator.isascii() and validator.isprintable():
                     return cls(host, total, validator, {str(name): digest for name, digest in sums.items()})
         raise ValueError("not what is known of a file")
 
@@ -81,7 +84,7 @@ def _whole(headers: Mapping[str, str], host: str, cap: int) -> Meaning:
 
 
 def _rest(headers: Mapping[str, str], host: str, had: int, known: Whole) -> Meaning:
-    place = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("content-range", ""))
+    place = PLACE.fullmatch(headers.get("content-range", ""))
     etag = headers.get("etag")
     if place is None or (int(place[1]), int(place[3])) != (had, known.total):
         return Restart("the server gives another part than was asked for")
@@ -93,17 +96,18 @@ def _rest(headers: Mapping[str, str], host: str, had: int, known: Whole) -> Mean
 
 
 def _length(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
+    return int(text) if text is not None and LENGTH.fullmatch(text) else None
 
 
 def _validator(headers: Mapping[str, str]) -> str:
     """A strong one or none: no weak ETag, and a date only if it is a minute older than the answer (RFC 9110, 8.8.2)."""
     etag = headers.get("etag", "")
-    if re.fullmatch(r'"[\x21\x23-\x7e\x80-\xff]+"', etag):
+    if ETAG.fullmatch(etag):
         return etag
-    changed, answered = _date(headers.get("last-modified")), _date(headers.get("date"))
-    if not etag and changed and answered and answered - changed >= timedelta(seconds=60):
-        return headers["last-modified"]
+    last = headers.get("last-modified", "")
+    changed, answered = _date(last), _date(headers.get("date"))
+    if not etag and last.isascii() and changed and answered and answered - changed >= timedelta(seconds=60):
+        return last
     return ""
 
 
@@ -119,6 +123,6 @@ def _wait(headers: Mapping[str, str]) -> float | None:
 def _date(text: str | None) -> datetime | None:
     try:
         found = parsedate_to_datetime(text) if text else None
-    except ValueError:
+    except (ValueError, ArithmeticError, TypeError, IndexError):  # arithmetic: the year 99999999999
         return None
     return found if found is not None and found.tzinfo is not None else None

@@ -115,7 +115,7 @@ class Part:
         raw = self._at.read(self._note, 1 << 16) if self._want.resume else None
         try:
             return Whole.read(json.loads(raw)) if raw else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     # --- receiving

@@ -39,7 +39,7 @@ def read(folder: Folder, output: str) -> Mapping[str, Any]:
     raw = folder.read(f"{output}.json", LIMIT)
     try:
         found = json.loads(raw) if raw else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
