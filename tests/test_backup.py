@@ -109,6 +109,18 @@ async def test_nothing_is_overwritten(queue: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"taken.db", "link.db", "other", "queue.db", "queue.db.lock"}
 
 
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal", ".commits"])
+async def test_what_an_earlier_copy_left_is_not_read_with_a_new_one(end: str, queue: Path, tmp_path: Path) -> None:
+    """A run on a copy was killed, and only the file itself was cleared away: SQLite would mix what is left into the
+    next copy of that name, after it was checked."""
+    async with open_store(str(queue), HandClock(), own=True) as store:
+        await fill(store, 1)
+    (tmp_path / f"copy.db{end}").write_bytes(b"left")
+    with pytest.raises(InputError, match=f"copy.db{end} was left"):
+        await backup(tmp_path / "copy.db", common=Common(db=str(queue)))
+    assert not (tmp_path / "copy.db").exists()
+
+
 async def test_of_nothing_and_of_a_damaged_queue_there_is_none(queue: Path, tmp_path: Path) -> None:
     with pytest.raises(NoQueue):
         await backup(tmp_path / "copy.db", common=Common(db=str(queue)))

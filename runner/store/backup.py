@@ -17,6 +17,7 @@ from runner.files import Folder, flush
 from runner.store import engines
 
 BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".owner", ".ballast", ".commits")  # names that mean something
+OF_ANOTHER = ("-wal", "-shm", "-journal", ".commits")  # what a copy must not find beside it: it would be read with it
 DAMAGED = "see: runner doctor"
 
 
@@ -64,6 +65,9 @@ def _check_target(queue: Path, path: Path) -> None:
         raise InputError(f"{path} exists already", "a backup never overwrites anything: name another file")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}", "make it, or name another place")
+    if left := next((name for name in (f"{path}{end}" for end in OF_ANOTHER) if os.path.lexists(name)), None):
+        message = f"{left} was left there by another queue, and SQLite would read it as a part of this one"
+        raise InputError(message, "name another file, or move away what was left")
 
 
 def _published(folder: Folder, queue: Path, path: Path) -> Copy:
