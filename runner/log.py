@@ -45,11 +45,18 @@ DETAIL = re.compile(r"\n *(?:DETAIL|CONTEXT):.*?(?=\n\[SQL|\Z)", re.DOTALL)  # P
 
 
 class _Stderr(Console):
-    """The terminal may go away while we work (a closed window, `2>&1 | head`): then nobody reads on, that is all."""
+    """The terminal may go away while we work (a closed window, `2>&1 | head`): then nobody reads on, that is all. And
+    the disk behind a redirection may be full: no message is worth the work that it tells of."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         let_go(sys.stderr)
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError:  # rich knows of broken pipes only
+            del self._buffer[:]
 
 
 def let_go(stream: TextIO) -> None:

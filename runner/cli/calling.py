@@ -42,6 +42,18 @@ def call(argv: Sequence[str] | None = None) -> int:
         return _end(error, as_data=False)
     except Exception as error:  # while the command was being imported, or its words read
         return _end_before_it_began(_translated(error), words)
+    finally:
+        _say_the_rest()
+
+
+def _say_the_rest() -> None:
+    """A last message that still cannot be written must not change the exit code, as Python would have it."""
+    from runner.log import let_go
+
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        let_go(sys.stderr)
 
 
 def _prepare_process() -> None:
@@ -57,7 +69,8 @@ def _prepare_process() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # as long as the process lives
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # as long as the process lives
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -168,6 +169,31 @@ def _into_a_full_disk(here: Place) -> tuple[int, str]:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run([PROGRAM, "schema"], cwd=here.folder, stdout=full, stderr=subprocess.PIPE, check=False)
     return done.returncode, done.stderr.decode()
+
+
+def test_F110_what_nobody_can_be_told_changes_no_code(tmp_path: Path) -> None:
+    """stderr on a full disk: the run goes to its end, and an error keeps its code."""
+    job = {**SEEDANCE, "prompt": "a cat"}
+    (tmp_path / "cat.yaml").write_text(json.dumps({"version": 1, "batch": "cat", "jobs": {"cat": job}}))
+    with Path("/dev/full").open("wb") as full:
+        codes = [
+            subprocess.run([PROGRAM, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=full, check=False).returncode
+            for words in (["rehearse", "cat.yaml"], ["status"], ["no-such-command"])
+        ]
+    assert codes == [0, 7, 2]
+    assert list(tmp_path.rglob("*.png"))
+
+
+def test_2_without_any_standard_input_nobody_is_asked(here: Place) -> None:
+    """As under some supervisors: not even the terminal's file is there."""
+    job = {**SEEDANCE, "prompt": "a gnu"}
+    path = here.write("gnu.yaml", json.dumps({"version": 1, "batch": "gnu", "jobs": {"gnu": job}}))
+    script = 'exec "$0" run "$1" --db gnu.db <&-'
+    env = {**os.environ, "SEEDANCE2AI_API_KEY": here.keys["seedance2ai"]}
+    done = subprocess.run(["sh", "-c", script, PROGRAM, path], cwd=here.folder, env=env, stderr=subprocess.PIPE,
+                          check=False)  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert b"nobody to ask" in done.stderr
 
 
 # 3, a bug, and 8, another runner, stand in test_bugs.py and test_at_work.py.
