@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from typing import Any
@@ -37,6 +38,22 @@ async def heard_by(*words: str) -> Any:
     place = free_place()
     async with listening(place, heard), httpx.AsyncClient() as client:
         yield place, client, told
+
+
+async def test_T20_what_is_no_http_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    word = new_word()
+    async with heard_by(word) as (place, _, told):
+        reader, writer = await asyncio.open_connection(place.host, place.port)
+        writer.write(f"POST /hooks/ {word} HTTP/1.1\r\n\r\n".encode())
+        assert b" 400 " in await reader.readline()
+        writer.close()
+    assert (told, caplog.text) == ([], "")
+
+
+@pytest.mark.parametrize("path", ["/{x", "/{word}", "/a b", "/a%20b", "/é"])
+def test_a_path_that_may_not_arrive_as_it_is_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match="path"):
+        CallbackPlace.read(f"https://relay.example{path}", None)
 
 
 async def test_T20_a_call_with_its_word_is_heard_with_its_task() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,9 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from runner.errors import InputError, LocalError
 
+PLAIN_PATH = re.compile(r"[\w.~!$&'()*+,;=:@/-]*", re.ASCII)  # what means the same to every relay, and to aiohttp
 BODY_CAP = 64 * 1024  # bytes
 WORD = re.compile("[0-9a-f]{64}")
 TASK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -73,7 +76,7 @@ async def listening(place: CallbackPlace, heard: Heard) -> AsyncIterator[None]:
     """
     app = web.Application(client_max_size=BODY_CAP)
     app.router.add_post(f"{place.path}/{{word}}", _handler(heard))
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, logger=_logger())
     await runner.setup()
     try:
         await web.TCPSite(runner, place.host, place.port).start()
@@ -84,6 +87,18 @@ async def listening(place: CallbackPlace, heard: Heard) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+
+
+def _logger() -> logging.Logger:
+    """Tells of bugs of ours; not of strangers who send what is no HTTP, as often as they like, perhaps with a secret
+    word in it."""
+    logger = logging.getLogger("runner.callbacks")
+    logger.addFilter(_no_strangers)
+    return logger
+
+
+def _no_strangers(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _handler(heard: Heard) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -124,6 +139,8 @@ def _parsed(url: str) -> Any:
     if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
         # It may hold a password, so it is not repeated.
         raise InputError("--callback-url is not an address that can be called", "write https://host/path")
+    if not PLAIN_PATH.fullmatch(parts.path):
+        raise InputError("--callback-url: its path holds signs that may not arrive as they are", "letters and digits")
     return parts
 
 
