@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from runner.errors import LocalError, NotOurs
@@ -28,6 +29,8 @@ NETWORK = frozenset(
 )
 
 
+MOUNTS = Path("/proc/self/mountinfo")
+ESCAPED = re.compile(rb"\\([0-7]{3})")  # spaces and such; all other bytes of a name stand there as they are
 MEMORY = frozenset(["tmpfs", "ramfs"])
 # Folders that a service copies elsewhere: by the names it gives them, and by what it leaves in them.
 SYNCED_NAMES = {
@@ -83,17 +86,21 @@ def is_filled(queue: Path) -> bool:
 def file_system(folder: Path) -> str | None:
     """The kind of file system that holds `folder` (Linux); None where it cannot be told."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = MOUNTS.read_bytes().removesuffix(b"\n").split(b"\n")
     except OSError:
         return None
     target = folder.resolve()
     best, kind = -1, None
     for line in lines:
-        head, _, tail = line.partition(" - ")
-        mount = Path(head.split()[4].encode().decode("unicode_escape"))
+        head, _, tail = line.partition(b" - ")
+        mount = Path(os.fsdecode(ESCAPED.sub(_unescaped, head.split(b" ")[4])))
         if (target == mount or mount in target.parents) and len(mount.parts) >= best:
-            best, kind = len(mount.parts), tail.split()[0]
+            best, kind = len(mount.parts), tail.split(b" ")[0].decode()
     return kind
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    return bytes([int(found[1], 8)])
 
 
 BALLAST = 1 << 20  # bytes

@@ -490,6 +490,22 @@ def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount() -> None:
     assert place.file_system(Path("/no/such/folder/yet")) == place.file_system(Path("/"))
 
 
+MOUNTED = (
+    b"29 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
+    b"31 29 0:40 / /\xff\r\x0b\xfe rw - tmpfs tmpfs rw\n"
+    b"32 29 0:41 / /no/donn\xc3\xa9es\\040de\\134nuit rw - nfs4 host:/x rw\n"
+)
+
+
+def test_mounts_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who names them may be anybody: a USB stick, another user."""
+    monkeypatch.setattr(place, "MOUNTS", tmp_path / "mountinfo")
+    place.MOUNTS.write_bytes(MOUNTED)
+    assert place.file_system(Path("/no/données de\\nuit/queue")) == "nfs4"
+    assert place.file_system(Path("/no/more")) == "ext4"
+    assert place.file_system(Path(os.fsdecode(b"/\xff\r\x0b\xfe/x"))) == "tmpfs"
+
+
 @pytest.mark.parametrize(
     "url",
     ["mysql://u:SECRET@h/db", "sqlite://", "postgres ql://SECRET", "oracle://SECRET@h", "postgresql://u:SECRET@h:x/db"],
