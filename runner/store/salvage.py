@@ -56,9 +56,7 @@ class Salvage:
 
 def salvage(queue: Path) -> Salvage:
     """Raises LocalError where there is no table of a queue that SQLite could read."""
-    with closing(sqlite3.connect(queue, timeout=10)) as connection:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA writable_schema = ON")  # nothing is written: it makes SQLite put up with damage
+    with closing(_opened(queue)) as connection:
         connection.text_factory = lambda raw: raw.decode(errors="replace")
         try:
             found = [name for name in TABLES if _exists(connection, name)]
@@ -68,6 +66,19 @@ def salvage(queue: Path) -> Salvage:
         if not found:
             raise LocalError(f"nothing of {queue} can be read: {_why(connection)}", BARE)
         return _sorted(_Tables(connection))
+
+
+def _opened(queue: Path) -> sqlite3.Connection:
+    """Any other handle would, as the last one to be closed, put what a `-wal` holds into the damaged file and delete
+    it: nothing is to be changed before a person has seen what there is."""
+    mode = "ro" if Path(f"{queue}-wal").exists() else "rw"  # such a handle leaves an empty one where there is none
+    try:
+        connection = sqlite3.connect(f"{queue.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
+    except sqlite3.Error as error:
+        raise LocalError(f"{queue} cannot be opened: {error}", engines.SHUT) from None
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA writable_schema = ON")  # nothing is written: it makes SQLite put up with damage
+    return connection
 
 
 def _exists(connection: sqlite3.Connection, table: str) -> bool:

@@ -194,6 +194,14 @@ async def test_F94_B90_a_corrupt_page_ends_every_start_and_the_rest_is_salvaged(
     assert len(before) == queue.stat().st_size <= LOOKED_THROUGH
 
 
+async def test_salvaging_changes_nothing(killed: Path, queue: Path) -> None:
+    """What its owner wrote last stands in the WAL alone, and may be worth more than the damaged file."""
+    copied(killed, queue)
+    before = {end: Path(f"{queue}{end}").read_bytes() for end in ("", "-wal", ".commits")}
+    assert {one.task_id for one in salvage(queue).found} == {f"task-{n}" for n in range(1, 6)}
+    assert {end: Path(f"{queue}{end}").read_bytes() for end in before} == before
+
+
 async def test_F94_damage_that_is_met_while_reading_is_told_with_what_to_do(queue: Path) -> None:
     """Readers do not look a queue through before they read."""
     await make(queue, 60)
