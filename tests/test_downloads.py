@@ -406,7 +406,8 @@ DEEP = b"[" * 60_000  # what Python's reader of JSON gives up, and not with a Va
 
 
 @pytest.mark.parametrize(
-    "note", [b"", b"{", b"[]", b"{}", b'{"host": 1, "total": "x"}', b"\xff" * 100, ODD_NOTE, NOT_ASCII, DEEP, bytes(1 << 17)]
+    "note",
+    [b"", b"{", b"[]", b"{}", b'{"host": 1, "total": "x"}', b"\xff" * 100, ODD_NOTE, NOT_ASCII, DEEP, bytes(1 << 17)],
 )
 async def test_a_note_that_makes_no_sense_is_no_note(note: bytes, tmp_path: Path) -> None:
     async with store_of(cut(1_000_000)) as store:
@@ -438,8 +439,8 @@ async def test_a_server_in_trouble_is_asked_later(status: int, tmp_path: Path) -
     [
         ("5", 5), ("Fri, 20 Nov 2026 12:01:30 GMT", 90), ("x", None), ("1" * 40, 3600), ("-1", None), ("", None),
         ("Fri, 20 Nov 99999999999 12:01:30 GMT", None),
-    ],  # fmt: skip
-)
+    ],
+)  # fmt: skip
 async def test_how_long_to_wait(retry_after: str, wait: float | None, tmp_path: Path) -> None:
     """F27."""
     answer = says(503, retry_after=retry_after, date="Fri, 20 Nov 2026 12:00:00 GMT")

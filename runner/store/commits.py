@@ -38,21 +38,47 @@ def note_of(queue: Path) -> Path:
 
 def check(connection: Connection, queue: Path) -> None:
     """Raises LocalError where the queue has lost commits of its last owner."""
+    missed = _missed(connection, queue)
+    if missed is None:
+        return
+    noted, counted = missed
+    message = f"{queue} has lost its last commits: {noted} were made, and it knows of {counted}"
+    raise LocalError(
+        f"{message}. Its -wal file was deleted, cut or damaged, or this is an older copy of it",
+        f"put {queue.name}-wal back. {_kept(queue, noted)}Without it, what was ordered last may be ordered and "
+        f"paid again: look for it at the providers. To go on all the same, delete {note_of(queue).name} beside it",
+    )
+
+
+def keep(connection: Connection, queue: Path) -> None:
+    """To be asked by whoever opens the queue, before letting go of it: what there is of a `-wal` that has lost commits
+    is kept."""
+    if missed := _missed(connection, queue):
+        _kept(queue, missed[0])
+
+
+def _missed(connection: Connection, queue: Path) -> tuple[int, int] | None:
+    """How many commits were noted and how many the queue knows of, where those are fewer."""
     noted = _read(note_of(queue))
     if noted is None:
-        return
+        return None
     counted, made = _counted(connection), _made_at(connection)
     if lost(counted, noted.commits):  # it may be that this connection began to read before that commit
         connection.rollback()
         counted, made = _counted(connection), _made_at(connection)
     if made not in (None, noted.queue) or not lost(counted, noted.commits):
-        return
-    message = f"{queue} has lost its last commits: {noted.commits} were made, and it knows of {counted}"
-    raise LocalError(
-        f"{message}. Its -wal file was deleted or cut, or this is an older copy of it",
-        f"put {queue.name}-wal back. Without it, what was ordered last may be ordered and paid again: look for it at "
-        f"the providers. To go on all the same, delete {note_of(queue).name} beside the queue",
-    )
+        return None
+    return noted.commits, counted
+
+
+def _kept(queue: Path, commits: int) -> str:
+    """SQLite deletes what is left of the `-wal` as the last one lets go of the queue; under a second name it stays,
+    with the task ids behind the damage, which SQLite does not read any more. Nothing is opened for that."""
+    wal, kept = Path(f"{queue}-wal"), Path(f"{queue}-wal.lost-{commits}")
+    with suppress(OSError):
+        if not kept.exists() and wal.stat().st_size:
+            os.link(wal, kept)
+    return f"What was left of it is kept as {kept.name}. " if kept.exists() else ""
 
 
 def lost(counted: int, noted: int) -> int:

@@ -48,8 +48,8 @@ AWAY = frozenset({
     "08000", "08001", "08003", "08004", "08006",  # the connection
 })  # fmt: skip
 DAMAGED = (
-    "runner doctor tells more, and runner doctor --salvage lists the tasks and keys that can still be read. Nothing was "
-    "changed: move the file away with its -wal, -shm and .commits, keep them, and put a backup in its place"
+    "runner doctor tells more, and runner doctor --salvage lists the tasks and keys that can still be read. Nothing "
+    "was changed: move the file away with its -wal, -shm and .commits, keep them, and put a backup in its place"
 )
 SHUT = (
     "mend the permissions of the file and of its folder: even reading a queue takes writing there. Or name another "

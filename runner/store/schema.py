@@ -95,8 +95,9 @@ async def _found(engine: AsyncEngine, url: URL) -> str | None:
 def _version_kept(connection: Connection, url: URL) -> str | None:
     """As `_version`; but an empty file of which was noted that it was a queue is no new one, for readers neither."""
     found = _version(connection, url)
-    if found is None and engines.is_sqlite(url):
-        commits.check(connection, engines.database_path(url))
+    if engines.is_sqlite(url):
+        look = commits.check if found is None else commits.keep
+        look(connection, engines.database_path(url))
     return found
 
 

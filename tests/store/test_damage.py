@@ -94,9 +94,12 @@ async def test_F94_a_wal_that_was_deleted_or_cut_is_missed(
     """SQLite itself takes the queue as it is, with the last orders forgotten."""
     copied(killed, queue)
     harm(Path(f"{queue}-wal"))
+    left = Path(f"{queue}-wal").read_bytes() if harm is not delete else None
     for _ in range(2):  # refusing it once must not make it acceptable
         said = await refused(queue, "has lost its last commits")
         assert "queue.db-wal" in said.hint
+    kept = [path.read_bytes() for path in queue.parent.glob("queue.db-wal.lost-*")]
+    assert kept == ([left] if left is not None else []), "what SQLite cannot read may still be read by a person"
     commits.forget(queue)  # the person's word, as the hint says
     async with open_store(str(queue), HandClock(), own=True) as store:
         assert (await rows(store, jobs) == []) is (harm is delete)
