@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
@@ -23,6 +24,7 @@ from runner.errors import InputError, Place, Problem
 
 SHOWN = 50  # problems; the rest is a count
 LONGEST_PATH = 500  # characters of a path in a message
+COMPARED = 500  # names that a wrong one is compared with: a manifest can have a million, and a thousand wrong ones
 WIDTH = 100  # columns of a source line that are shown around its caret
 
 # Keys as the providers and the great services write them. A random part is asked for, so that prose does not match.
@@ -80,14 +82,14 @@ def quoted(value: object, limit: int = 60) -> str:
 
 def listed(names: Iterable[str], limit: int = 30) -> str:
     """`a, b, c`, and how many more there are."""
-    shown = [printable(mask(name)) for name in names]
-    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
-    return ", ".join(shown[:limit]) + more
+    every = list(names)
+    more = f" and {len(every) - limit} more" if len(every) > limit else ""
+    return ", ".join(printable(mask(name)) for name in every[:limit]) + more
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant; letters' case does not count."""
-    folded = {name.casefold(): name for name in known}
+    """The known name that was probably meant, one of the first COMPARED; letters' case does not count."""
+    folded = {name.casefold(): name for name in islice(known, COMPARED)}
     found = get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
     return folded[found[0]] if found else None
 

@@ -96,3 +96,40 @@ def test_T14_a_long_line_with_many_mistakes_is_looked_at_once(tmp_path: Path) ->
         read_manifest(write(tmp_path, f"a: {'x' * 1_000_000}{signs}\n"))
     assert set(codes_of(refused.value)) == {"B26"}
     assert time.process_time() - began < 5
+
+
+MANY = 20_000
+JOB = {**SEEDANCE, "prompt": "a neon alley in ${s}"}
+AXIS = {"s": [f"v{n}" for n in range(MANY)]}
+CROWDS = {
+    "what is left out": ({**JOB, "matrix": AXIS, "exclude": [{"s": f"v{n}"} for n in range(MANY - 1)]}, "B14"),
+    "what is left out and not there": (
+        {**JOB, "matrix": AXIS, "exclude": [{"s": f"w{n}"} for n in range(MANY)]},
+        "B32",
+    ),
+    "what is added": ({**JOB, "matrix": AXIS, "include": [{"s": f"v{n}", "x": "y"} for n in range(MANY)]}, "B14"),
+    "columns": ({**JOB, "rows": "wide.csv"}, "B68"),
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_T14_no_crowd_is_compared_with_another(crowd: str, tmp_path: Path) -> None:
+    """Each took hours: what is refused is refused while somebody waits for it."""
+    job, code = CROWDS[crowd]
+    (tmp_path / "wide.csv").write_text(",".join(["s", *(f"c{n}" for n in range(MANY))]) + "\n")
+    path = write(tmp_path, yaml_of({"a": job}))
+    began = time.process_time()
+    with pytest.raises(InputError) as refused:
+        survey(read_manifest(path), registry())
+    assert time.process_time() - began < 20
+    assert set(codes_of(refused.value)) == {code}
+
+
+def test_T14_many_anchors_are_not_compared_with_many_aliases(tmp_path: Path) -> None:
+    anchors = ", ".join(f"&a{n} x" for n in range(100_000))
+    path = tmp_path / "anchors.yaml"
+    path.write_text(f"x: [{anchors}]\ny: [{', '.join(f'*z{n} ' for n in range(100))}]\n")
+    began = time.process_time()
+    error = problems_of(path)
+    assert time.process_time() - began < 5
+    assert set(codes_of(error)) == {"B16"}

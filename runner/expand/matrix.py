@@ -34,6 +34,12 @@ class Matrix:
         """An upper bound of how many combinations there are, without going through them."""
         return (prod(len(values) for values in self.axes.values()) if self.axes else 1) + len(self.include)
 
+    @property
+    def steps(self) -> int:
+        """An upper bound of how often an entry of `include` or `exclude` is compared with a combination."""
+        entries = len(self.include) + len(self.exclude)
+        return self.at_most * entries
+
     def combinations(self) -> Iterator[dict[str, str]]:
         """Every combination, axes first; nothing is kept, so it may be gone through again and again."""
         for original in self._originals():

@@ -33,6 +33,7 @@ from runner.providers.description import Provider
 from runner.references import Outgoing
 
 MOST_JOBS = 1_000_000
+MOST_STEPS = 10_000_000  # a few seconds
 
 Registry = Mapping[str, Provider]
 
@@ -190,11 +191,16 @@ class _Walk:
         self._note_table(job, rows)
 
     def _is_small(self, job: JobEntry) -> bool:
-        count = Matrix(job.matrix, job.include).at_most * job.takes
+        matrix = Matrix(job.matrix, job.include, job.exclude)
+        count = matrix.at_most * job.takes
+        here = Spot(("jobs", job.name), on_key=True)
         if count > MOST_JOBS:
             message = f"{count:,} combinations and takes are more than the {MOST_JOBS:,} jobs a manifest may have"
-            self.found.add("B14", message, "shorten the axes", Spot(("jobs", job.name), on_key=True))
-        return count <= MOST_JOBS
+            self.found.add("B14", message, "shorten the axes", here)
+        elif matrix.steps > MOST_STEPS:
+            message = f"{matrix.steps:,} comparisons with include and exclude are more than {MOST_STEPS:,}"
+            self.found.add("B14", message, "write what is to be rendered as rows: FILE.csv", here)
+        return count <= MOST_JOBS and matrix.steps <= MOST_STEPS
 
     def _note_empty(self, job: JobEntry, had_row: bool) -> None:
         """Says which list was empty (B69)."""

@@ -23,6 +23,7 @@ from runner.problems import CONTROL, nearest, quoted
 from runner.references import locate
 
 DELIMITERS = ",;\t"
+MOST_COLUMNS = 1_000
 RELATIVE = "the path is relative to the manifest's folder"
 
 Extent = tuple[int, int]  # of a cell in its line: first character and one past the last, from 0
@@ -232,6 +233,9 @@ def _check_header(columns: tuple[str, ...], header: str, delimiter: str, number:
     text = header.rstrip("\r\n")
     if not columns:
         raise Broken("B68", "the header has a stray quote", "mend the quotes", number, 1, text)
+    if len(columns) > MOST_COLUMNS:
+        message = f"the header names {len(columns):,} columns; {MOST_COLUMNS:,} are the most"
+        raise Broken("B68", message, "keep those that the manifest uses", number)
     for index, name in enumerate(columns):
         column = (_numbered_cell(text, index, delimiter) or (0, 0))[0] + 1
         if not name:

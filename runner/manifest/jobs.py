@@ -270,12 +270,13 @@ def _check_axes(job: JobEntry, path: Path, found: Findings) -> None:
 
 def _check_exclude(job: JobEntry, path: Path, found: Findings) -> None:
     """An entry that cannot match leaves in what was to be left out, and that costs money: so it is an error."""
+    known = {axis: frozenset(values) for axis, values in job.matrix.items()}
     for place, entry in enumerate(job.exclude):
         for axis, value in entry.items():
             where: Path = (*path, "exclude", place, axis)
-            if axis not in job.matrix:
+            if axis not in known:
                 hint = suggestion(axis, tuple(job.matrix), "its axes")
                 found.add("B32", f"the matrix has no axis {quoted(axis)}", hint, Spot(where, on_key=True))
-            elif value not in job.matrix[axis]:
+            elif value not in known[axis]:
                 hint = suggestion(value, job.matrix[axis], "its values")
                 found.add("B32", f"{axis} has no value {quoted(value)}", hint, where)
