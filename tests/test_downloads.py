@@ -417,6 +417,19 @@ async def test_a_note_that_makes_no_sense_is_no_note(note: bytes, tmp_path: Path
         assert_published(await once(wanted(store, tmp_path)), tmp_path)
 
 
+@pytest.mark.parametrize("length", [1_000_000, len(BIG)])
+async def test_what_a_loss_of_power_may_have_emptied_is_not_gone_on_with(length: int, tmp_path: Path) -> None:
+    """The length of a file may be on the disk before its bytes are."""
+    async with store_of(cut(length - 1)) as store:
+        await once(wanted(store, tmp_path))
+        [part] = (tmp_path / "night").glob(".*.part")
+        part.write_bytes(BIG[:500_000] + bytes(length - 500_000))
+        note = part.with_name(f"{part.name}.json")
+        note.write_text(json.dumps({**json.loads(note.read_text()), "boot": "an earlier one"}))
+        assert_published(await once(wanted(store, tmp_path)), tmp_path)
+        assert "range" not in store.wire.asked[-1].headers
+
+
 # --- what cannot be used
 
 

@@ -3,7 +3,8 @@
 Nothing here waits for the network, and everything blocks: one thread of its own does it all, in order. A kill between
 any two steps leaves what the next `open` understands:
 
-    part, with or without a note     go on where it ends if the note names a strong validator, else from its beginning
+    part, with or without a note     go on where it ends if the note names a strong validator, else from its beginning;
+                                     from its beginning, too, if the machine was started anew since
     part as long as the note says    nothing is left to fetch: check and publish
     part that has a second name      it was published: find out where
     a file and its sidecar           it was published; the sidecar names the task, the output and the digest
@@ -17,8 +18,10 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import file_digest
+from pathlib import Path
+from typing import Any
 
 from runner import media
 from runner.downloads import sidecars
@@ -114,9 +117,11 @@ class Part:
     def _read_note(self) -> Whole | None:
         raw = self._at.read(self._note, 1 << 16) if self._want.resume else None
         try:
-            return Whole.read(json.loads(raw)) if raw else None
+            noted: Any = json.loads(raw) if raw else None
+            known = Whole.read(noted)
         except (ValueError, RecursionError):
             return None
+        return known if noted.get("boot") == boot() else None
 
     # --- receiving
 
@@ -132,7 +137,7 @@ class Part:
             self.forget()
         if body.whole != self.known and body.whole.total is not None:
             # Lost with the power, it costs a download from the beginning and nothing else.
-            self._at.write(self._note, json.dumps(asdict(body.whole)).encode(), durable=False)
+            self._at.write(self._note, json.dumps({**asdict(body.whole), "boot": boot()}).encode(), durable=False)
         self.known = body.whole
         self._sums = self._hashed()
 
@@ -295,6 +300,16 @@ class Part:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+@cache
+def boot() -> str:
+    """Which start of this machine the process belongs to, where that can be told (Linux). A part is not synced on the
+    way: after a loss of power it may have its length, and zeros in place of bytes, which few containers would show."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _split(name: str) -> tuple[str, str]:
