@@ -164,7 +164,8 @@ class Settings:
             if found is None:
                 continue
             if found.in_file and (key is None or not key.in_file):
-                notes = (*notes, f"{name} in .env is not used: the key does not come from the same file")
+                why = "the key does not come from the same file. Put both into the same place"
+                notes = (*notes, f"{name} in .env is not used: {why}")
                 continue
             wrong = flaw(found.value)
             problem = Problem("", f"{name} is {wrong}", "write https://host, with a path before /api/v1 if any")

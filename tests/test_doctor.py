@@ -257,6 +257,15 @@ async def test_F94_B90_a_damaged_queue_is_told_and_salvaged(bed: Bed) -> None:
     assert "task-1 " in bed.capsys.readouterr().out
 
 
+async def test_T7_of_keys_that_others_can_read_it_says_what_to_do(bed: Bed) -> None:
+    """And not what to do about something else."""
+    (bed.folder / ".env").write_text(f"SEEGEN_API_KEY={KEY}\nSEEGEN_BASE_URL={bed.sandbox.base_urls['seegen']}\n")
+    (bed.folder / ".env").chmod(0o644)
+    check = (await bed.asked())[1]["key", "seegen"]
+    assert (check["verdict"], check["advice"]) == ("warning", "")
+    assert check["found"].endswith("chmod 600 .env")
+
+
 async def test_T7_a_queue_that_others_can_read_is_in_doubt(bed: Bed) -> None:
     async with open_store(str(bed.queue), HandClock(), own=True):
         pass

@@ -88,7 +88,7 @@ async def _examine(
     checks = judged.key(name, key, problems, is_set=settings.has_key(name), needed=account.needed)
     if isinstance(found, tuple):
         return checks
-    checks += [health.warning("key", name, note, "put both into the same place") for note in found.credentials.notes]
+    checks += [health.warning("key", name, note, "") for note in found.credentials.notes]
     if seen is not None and (told := _fingerprint(found, key, seen)):
         checks.append(told)
     in_queue = seen is not None and any(row.name == name for row in seen.rows)
