@@ -23,6 +23,7 @@ from typing import Any
 from runner.errors import InputError, Place, Problem
 
 SHOWN = 50  # problems; the rest is a count
+LONGEST = 2_000  # characters of a message or a hint: a name in it may be as long as the file
 LONGEST_PATH = 500  # characters of a path in a message
 COMPARED = 500  # names that a wrong one is compared with: a manifest can have a million, and a thousand wrong ones
 WIDTH = 100  # columns of a source line that are shown around its caret
@@ -133,7 +134,11 @@ def _masked(problem: Problem, hide: bool, lines: dict[str, str]) -> Problem:
     if text is not None and text not in lines:
         lines[text] = mask(text)
     shown = None if text is None else lines[text]
-    return replace(problem, message=mask(problem.message), hint=mask(problem.hint), text=shown)
+    return replace(problem, message=_short(mask(problem.message)), hint=_short(mask(problem.hint)), text=shown)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def render(problems: Sequence[Problem], shown: int = SHOWN) -> str:

@@ -34,13 +34,14 @@ GONE = "[redacted]"
 WINDOW = 12  # characters of a secret that already tell too much
 UNMISTAKABLE = 16  # characters that are in a text for no other reason
 PLAIN_QUERY = re.compile(r"(?:(?:page|limit|taskId|assetId)=[\w.:-]*&?)+")
-QUERY = re.compile(r"(?P<address>\bhttps?://[^\s?#\"'<>]+)\?(?P<query>[^\s\"'<>]*)")
+# Addresses without a query are matched too, and left alone: a text full of them must not be read to its end from each.
+QUERY = re.compile(r"(?P<address>\bhttps?://[^\s?#\"'<>]+)(?:\?(?P<query>[^\s\"'<>]*))?")
 PATTERNS = (
     re.compile(r"(?P<kept>\b[Bb]earer\s+)[^\s\"',;]+"),
     re.compile(r"(?P<kept>(?i:authorization)[\"']?\s*[:=]\s*[\"']?)(?![Bb]earer\b)[^\s\"',;]+"),
     re.compile(r"(?P<kept>)(?<![A-Za-z0-9])(?:sk|sh)[-_][A-Za-z0-9_-]{8,}"),
     re.compile(
-        r"(?P<kept>(?<![A-Za-z0-9])(?:(?i:x-(?:amz|goog|oss)-[a-z-]+|(?:ossaccess|awsaccess)keyid|signature|sig|"
+        r"(?P<kept>(?<![A-Za-z0-9])(?:(?i:x-(?:amz|goog|oss)-[a-z-]{1,64}+|(?:ossaccess|awsaccess)keyid|signature|sig|"
         r"api_?key|access_?token|password|secret))[\"']?\s*[=:]\s*[\"']?)[^\s&\"',;]+"
     ),
 )
@@ -352,6 +353,6 @@ def _cut(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _without_query(found: re.Match[str]) -> str:
-    if PLAIN_QUERY.fullmatch(found["query"]):
+    if found["query"] is None or PLAIN_QUERY.fullmatch(found["query"]):
         return found[0]
     return f"{found['address']}?{GONE}"

@@ -133,3 +133,8 @@ def test_T14_many_anchors_are_not_compared_with_many_aliases(tmp_path: Path) -> 
     error = problems_of(path)
     assert time.process_time() - began < 5
     assert set(codes_of(error)) == {"B16"}
+
+
+def test_no_name_is_too_long_to_be_told(tmp_path: Path) -> None:
+    error = problems_of(write(tmp_path, f"y: *{'x-amz-' * 40_000}\n"))
+    assert max(len(each.message) + len(each.hint) for each in error.problems) < 5_000
