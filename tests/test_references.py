@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,14 +16,18 @@ import samples
 from hypothesis import given
 from hypothesis import strategies as st
 from picky import CLIP, PICKY, PICTURE, PROUD, SOUND, with_picky
+from store.kit import HandClock, fill, order, work_of
 
 from runner import files
 from runner.errors import InputError
+from runner.jobs import OutputRow
+from runner.lifecycle.fetching import facts
 from runner.media import UNKNOWN, Measures
 from runner.providers import registry
 from runner.providers.compose import compose
 from runner.providers.description import Demands, Fault, Provider, Reference
 from runner.references import LocalFile, check_local, content_of, inspect, local, locate, placeholder, root_of
+from runner.store import open_store
 
 HEADS = {
     "image/png": b"\x89PNG\r\n\x1a\n" + b"\x00" * 30,
@@ -564,3 +570,13 @@ def test_a_placeholder_is_nobodys_and_the_same_for_the_same_content() -> None:
     assert url.endswith(".jpg")
     assert url == placeholder("ab" * 32, "image/jpeg") != placeholder("cd" * 32, "image/jpeg")
     assert compose(HAPPYHORSE, "nano-banana-2", {"prompt": "x"}, [Reference("images", url)]).faults == ()
+
+
+async def test_T6_what_lies_beside_an_output_signs_nothing(tmp_path: Path) -> None:
+    signed = "https://bucket.example/hero.png?X-Amz-Date=20261120T120000Z&X-Amz-Expires=60000&X-Amz-Signature=s1gn"
+    urls = [signed, "https://cdn.example/hero.png?v=2"]
+    spec = {"fields": {}, "references": [{"role": "images", "url": url} for url in urls], "params": {}}
+    async with open_store(str(tmp_path / "queue.db"), HandClock(), own=True) as store:
+        await fill(store, [replace(order(1), spec=json.dumps(spec))])
+        told = facts(await work_of(store, 1), OutputRow(0, None))
+    assert [each["source"] for each in told["references"]] == ["https://bucket.example/hero.png", urls[1]]

@@ -17,6 +17,7 @@ from runner.jobs import THUMBNAILS, Change, Event, Failure, OutputRow, Standing,
 from runner.ledger import as_text
 from runner.lifecycle.desk import Desk
 from runner.limits import backoff
+from runner.references import expiry, without_signature
 from runner.store.intents import Claim
 from runner.store.queries import DISK
 from runner.store.work import Work, outputs_of
@@ -67,7 +68,8 @@ def _numbered(output: str, row: OutputRow) -> str:
 
 
 def facts(work: Work, row: OutputRow) -> dict[str, Any]:
-    """The sidecar: what the output was made of, and what it cost. No key and no URL of the provider is in it."""
+    """The sidecar: what the output was made of, and what it cost. No key and no URL of the provider is in it, and no
+    signature: files are passed on with what lies beside them."""
     fields, references, params = parse_spec(work.spec)
     standing = work.standing
     return {
@@ -75,7 +77,7 @@ def facts(work: Work, row: OutputRow) -> dict[str, Any]:
         "take": work.take, "provider": work.provider, "account": work.account, "model": work.model,
         "prompt": fields.get("prompt"), "fields": {name: _plain(v) for name, v in fields.items() if name != "prompt"},
         "params": params, "references": [
-            {"role": p.reference.role, "source": p.reference.path or p.reference.url} for p in references
+            {"role": p.reference.role, "source": p.reference.path or _unsigned(p.reference.url)} for p in references
         ],
         "seed": _plain(fields.get("seed")), "variables": json.loads(work.variables),
         "credits": {"estimated": as_text(work.estimated), "charged": as_text(work.charged),
@@ -83,6 +85,10 @@ def facts(work: Work, row: OutputRow) -> dict[str, Any]:
         "submitted_at": _time(work.attempt.intent_at if work.attempt else None),
         "accepted_at": _time(standing.accepted_at), "finished_at": _time(standing.finished_at),
     }  # fmt: skip
+
+
+def _unsigned(url: str) -> str:
+    return without_signature(url) if expiry(url) is not None else url
 
 
 def _plain(value: Any) -> Any:
