@@ -266,6 +266,14 @@ async def test_T7_of_keys_that_others_can_read_it_says_what_to_do(bed: Bed) -> N
     assert check["found"].endswith("chmod 600 .env")
 
 
+async def test_a_queue_that_cannot_be_made_is_trouble(bed: Bed) -> None:
+    (bed.folder / "file").write_text("mine")
+    bed.capsys.readouterr()
+    code = await doctor(json=True, common=Common(db=str(bed.folder / "file" / "runner.db")))
+    told = {check["check"]: check["verdict"] for check in json.loads(bed.capsys.readouterr().out)["checks"]}
+    assert (code, told["writable"]) == (7, "trouble")
+
+
 async def test_T7_a_queue_that_others_can_read_is_in_doubt(bed: Bed) -> None:
     async with open_store(str(bed.queue), HandClock(), own=True):
         pass

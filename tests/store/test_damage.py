@@ -197,6 +197,18 @@ async def test_F94_B90_a_corrupt_page_ends_every_start_and_the_rest_is_salvaged(
     assert len(before) == queue.stat().st_size <= LOOKED_THROUGH
 
 
+@pytest.mark.parametrize("stranger", [b"", b"x", None])
+def test_of_what_is_no_queue_nothing_is_salvaged(stranger: bytes | None, queue: Path) -> None:
+    """Not "no orders", as if there had been none."""
+    if stranger is None:
+        with closing(sqlite3.connect(queue)) as connection:
+            connection.execute("CREATE TABLE notes (text)")
+    else:
+        queue.write_bytes(stranger)
+    with pytest.raises(LocalError, match="not a queue"):
+        salvage(queue)
+
+
 async def test_salvaging_changes_nothing(killed: Path, queue: Path) -> None:
     """What its owner wrote last stands in the WAL alone, and may be worth more than the damaged file."""
     copied(killed, queue)

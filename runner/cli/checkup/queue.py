@@ -124,7 +124,7 @@ def _queue_place(queue: Path) -> list[health.Check]:
     folder = _standing(queue.parent)
     kind = place.file_system(folder)
     files = [path for path in (queue, Path(f"{queue}-wal"), Path(f"{queue}-shm")) if path.is_file()]
-    may_write = all(os.access(path, os.W_OK) for path in (folder, *files))
+    may_write = all(os.access(path, os.W_OK) for path in (folder, *files)) and _may_be_made(queue.parent)
     return [
         machine.sqlite(sqlite3.sqlite_version_info),
         machine.place(str(folder), kind, network=kind in place.NETWORK, synced=place.synced(folder),
@@ -133,6 +133,11 @@ def _queue_place(queue: Path) -> list[health.Check]:
         machine.writable(str(queue), may_write=may_write),
         *(machine.modes(str(path), path.stat().st_mode) for path in files),
     ]  # fmt: skip
+
+
+def _may_be_made(folder: Path) -> bool:
+    """Nothing but folders is on the way to it."""
+    return next(path for path in (folder, *folder.parents) if os.path.lexists(path)).is_dir()
 
 
 def _space(folder: Path) -> health.Check:
