@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from runner.cli import output
 from runner.cli.app import EVERYDAY, Common, Json
@@ -16,14 +16,15 @@ from runner.errors import InputError, LocalError
 if TYPE_CHECKING:
     from runner.sandbox import Sandbox
 
+PORT = validators.Number(gte=0, lte=65_535)
 Pairs = Annotated[list[str], Parameter(metavar="PROVIDER=N")]
 
 
 async def sandbox(
     *,
     host: Annotated[str, Parameter(help="A loopback address.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="Of the providers; 0 takes a free one.")] = 0,
-    media_port: Annotated[int, Parameter(help="Of results and uploads; 0 takes a free one.")] = 0,
+    port: Annotated[int, Parameter(help="Of the providers; 0 takes a free one.", validator=PORT)] = 0,
+    media_port: Annotated[int, Parameter(help="Of results and uploads; 0 takes a free one.", validator=PORT)] = 0,
     state: Annotated[
         Path | None, Parameter(help="Keep ledger and tasks in this file (else only in memory).", metavar="FILE")
     ] = None,

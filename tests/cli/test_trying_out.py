@@ -134,9 +134,9 @@ def test_it_refuses_what_cannot_be(tmp_path: Path) -> None:
     told = side_by_side(
         Commands(tmp_path, {}),
         [("sandbox", "--host", "192.0.2.1"), ("sandbox", "--rate-limit", "lots"), ("sandbox", "--media-bytes", "long"),
-         ("sandbox", "--state", "prose")],
+         ("sandbox", "--port", "65536"), ("sandbox", "--state", "prose")],
     )  # fmt: skip
-    assert [each.code for each in told] == [2, 2, 2, 7], [each.said() for each in told]
-    words = ["only listens on loopback", "not PROVIDER=N", "not a length in bytes", "prose"]
-    assert [word in each.err for word, each in zip(words, told, strict=True)] == [True] * 4
-    assert [each.out for each in told] == [""] * 4
+    assert [each.code for each in told] == [2, 2, 2, 2, 7], [each.said() for each in told]
+    words = ["only listens on loopback", "not PROVIDER=N", "not a length in bytes", "Must be <= 65535", "prose"]
+    assert [word in each.err for word, each in zip(words, told, strict=True)] == [True] * 5
+    assert [each.out for each in told] == [""] * 5
