@@ -8,6 +8,7 @@ import os
 import sqlite3
 import stat
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from runner.store.changes import jobs
 from runner.store.facts import meta
 
 PAIRS = 400
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ async def test_a_backup_beside_a_writer_is_of_one_moment(queue: Path) -> None:
 
         writing, copies = asyncio.create_task(write()), []
         while not writing.done():
-            copies.append(await asyncio.to_thread(back_up, str(queue), queue.with_name(f"copy-{len(copies)}.db")))
+            copies.append(await asyncio.to_thread(back_up, str(queue), queue.with_name(f"copy-{len(copies)}.db"), NOON))
         await writing
         assert len(await rows(store, meta)) == 2 * PAIRS + 3
     assert len(copies) > 1
@@ -67,7 +69,7 @@ async def test_a_run_from_a_backup_repeats_the_keys(queue: Path, tmp_path: Path)
     twice."""
     async with open_store(str(queue), HandClock(), own=True) as store:
         await fill(store, 5)
-        copy = await asyncio.to_thread(back_up, str(queue), tmp_path / "copy.db")
+        copy = await asyncio.to_thread(back_up, str(queue), tmp_path / "copy.db", NOON)
         ordered = {one.job_id: (one.idempotency_key, one.body) for one in await intents(store)}
         await set_running(store)
     async with open_store(str(copy.path), HandClock(), own=True) as restored:

@@ -64,7 +64,7 @@ SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, sig
 class RunOptions:
     """What the person asked for. `leave`: the accounts whose lost orders may go again. `callback`: where providers are
     asked to call. `root`: where outputs go (None: the manifest's folder). `anchor`: see `Clock`. `largest_file`: more
-    bytes than these are no output (None: the default)."""
+    bytes than these are no output (None: the default). `from_backup`: the queue may be a copy of another one."""
 
     db: str
     settings: Settings
@@ -78,6 +78,7 @@ class RunOptions:
     anchor: float | None = None
     root: Path | None = None
     largest_file: int | None = None
+    from_backup: bool = False
 
     def cap(self, account: str) -> Decimal | None:
         """The most that the command line allows for an account."""
@@ -146,6 +147,7 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
     """
     members = members_of(order, options) if order else []
     async with open_store(options.db, clock, own=True) as store:
+        await _must_be_in_use(store, options)
         others, lacking = of_queue(await store.read(account_rows), options.settings, [m.entry.name for m in members])
         check_speed(options.speed, others)
         everyone = [*members, *others]
@@ -162,6 +164,21 @@ async def prepared(order: Order | None, options: RunOptions, clock: Clock) -> As
             for lane in made:
                 lane.desk.largest_file = options.largest_file or lane.desk.largest_file
             yield Engine(store, made, batch_ids, lacking, options.until, options.wait)
+
+
+async def _must_be_in_use(store: Store, options: RunOptions) -> None:
+    """Raises InputError for a backup that nobody has said to go on with: what was ordered since is not in it, and would
+    be ordered again."""
+    copied = await store.read(facts.copied_at)
+    if copied is None:
+        return
+    if not options.from_backup:
+        raise InputError(
+            f"this queue is a backup of {copied:%Y-%m-%d %H:%M} UTC, and does not know what was ordered since",
+            "a run would order it again, and pay again where keys are not honoured, or not any more. Look at the "
+            "providers, runner cancel JOB what is queued here and was ordered, then run once with --from-backup",
+        )
+    await store.write(facts.take_into_use)
 
 
 @asynccontextmanager

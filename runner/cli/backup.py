@@ -22,7 +22,7 @@ async def backup(
 
     The copy is checked before it gets its name. A queue on PostgreSQL is backed up with pg_dump. To go back to a
     backup, put it in the place of the queue while nothing runs (and nothing of the old one beside it), or name it with
-    --db: orders that were sent since are not in it.
+    --db: orders that were sent since are not in it, so that the first run asks for --from-backup.
     """
     import anyio
 
@@ -31,10 +31,11 @@ async def backup(
     from runner.store.backup import back_up
     from runner.store.engines import is_sqlite, parse
 
+    clock = Clock()
     if is_sqlite(parse(common.db)):
-        async with read_store(common.db, Clock()):  # it is a queue of ours, of today's schema
+        async with read_store(common.db, clock):  # it is a queue of ours, of today's schema
             pass
-    made = await anyio.to_thread.run_sync(back_up, common.db, path)
+    made = await anyio.to_thread.run_sync(back_up, common.db, path, clock.now())
     if json:
         output.emit_json({"path": made.path, "bytes": made.size, "jobs": made.jobs})
     else:

@@ -55,6 +55,9 @@ Leave = Annotated[
         metavar="NAME",
     ),
 ]
+FromBackup = Annotated[
+    bool, Parameter(help="Go on with a queue that is a backup: what was ordered since it was made has been looked at.")
+]
 CallbackUrl = Annotated[
     str | None,
     Parameter(help="Have providers that offer it call this address when a task ends, each with a secret word."),
@@ -74,6 +77,7 @@ async def run(
     until: Until = None,
     no_wait: NoWait = False,
     resubmit_unknown: Leave = None,
+    from_backup: FromBackup = False,
     callback_url: CallbackUrl = None,
     callback_listen: CallbackListen = None,
     allow_files: AllowFiles = None,
@@ -88,6 +92,7 @@ async def run(
         common.db, settings, caps, overall, _moment(until), not no_wait, frozenset(resubmit_unknown or ()),
         CallbackPlace.read(callback_url, callback_listen) if callback_url else None, _speed(speed),
         float(anchor) if anchor else None, largest_file=_largest_file(os.environ.get("RUNNER_LARGEST_FILE")),
+        from_backup=from_backup,
     )  # fmt: skip
     if manifest is None and allow_files:
         raise InputError("--allow-files goes with a manifest", "what is queued may send what its plan was allowed to")

@@ -10,11 +10,13 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from runner.errors import InputError, LocalError
 from runner.files import Folder, flush
 from runner.store import engines
+from runner.store.facts import COPIED_AT
 
 BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".owner", ".ballast", ".commits")  # names that mean something
 OF_ANOTHER = ("-wal", "-shm", "-journal", ".commits")  # what a copy must not find beside it: it would be read with it
@@ -30,9 +32,9 @@ class Copy:
     jobs: int
 
 
-def back_up(db: str, target: Path) -> Copy:
+def back_up(db: str, target: Path, now: datetime) -> Copy:
     """Copies the queue at `db` to `target`, which must not exist, and checks the copy. It stands there whole or not at
-    all, readable by its owner only.
+    all, readable by its owner only, and knows that it is a copy.
 
     Raises InputError for a queue on PostgreSQL and for a target that cannot be one, LocalError where it cannot be
     written or the queue is damaged.
@@ -47,7 +49,7 @@ def back_up(db: str, target: Path) -> Copy:
     try:
         folder = Folder.below(path.parent, ())
         try:
-            return _published(folder, queue, path)
+            return _published(folder, queue, path, now)
         finally:
             folder.close()
     except UnicodeDecodeError:  # SQLite's message repeats a damaged name
@@ -70,12 +72,12 @@ def _check_target(queue: Path, path: Path) -> None:
         raise InputError(message, "name another file, or move away what was left")
 
 
-def _published(folder: Folder, queue: Path, path: Path) -> Copy:
+def _published(folder: Folder, queue: Path, path: Path, now: datetime) -> Copy:
     """By way of a part, so that a kill leaves no half backup under the name of a whole one."""
     part = f".{path.name}.{os.getpid()}.part"
     os.close(folder.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR))
     try:
-        jobs = _copied(queue, folder.path / part)
+        jobs = _copied(queue, folder.path / part, now)
         size = _flushed(folder, part)
         try:
             folder.publish(part, path.name)
@@ -87,7 +89,7 @@ def _published(folder: Folder, queue: Path, path: Path) -> Copy:
         folder.sync()
 
 
-def _copied(queue: Path, part: Path) -> int:
+def _copied(queue: Path, part: Path, now: datetime) -> int:
     """Copies all pages in one go, which no writer disturbs and which disturbs none; returns how many jobs the copy
     holds."""
     with (
@@ -99,6 +101,8 @@ def _copied(queue: Path, part: Path) -> int:
         said = [str(row[0]) for row in copy.execute("PRAGMA integrity_check(1)")]
         if said != ["ok"]:
             raise LocalError(f"the queue is damaged, and so is its copy, which was removed: {said[0]}", DAMAGED)
+        with copy:  # a copy of a copy is as old as the first one
+            copy.execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?)", (COPIED_AT, now.isoformat()))
         [(jobs,)] = copy.execute("SELECT count(*) FROM jobs").fetchall()
         return int(jobs)
 

@@ -1,17 +1,18 @@
-"""The facts of a queue itself: its salt and its age."""
+"""The facts of a queue itself: its salt, its age, and whether it is a copy."""
 
 from __future__ import annotations
 
 import secrets
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from runner.errors import LocalError
 from runner.store import engines
 from runner.store.tables import Meta
 
 meta = Meta.__table__  # type: ignore[attr-defined]
+COPIED_AT = "copied_at"
 
 
 def new_facts(connection: Connection, now: datetime, anchor: float) -> None:
@@ -33,6 +34,18 @@ def created_at(connection: Connection) -> datetime:
 
 def anchor(connection: Connection) -> float:
     return float(_fact(connection, "anchor"))
+
+
+def copied_at(connection: Connection) -> datetime | None:
+    """When this queue was copied from another one that may have gone on since; None for one that is no backup, or was
+    taken into use."""
+    value = connection.execute(select(meta.c.value).where(meta.c.name == COPIED_AT)).scalar()
+    return None if value is None else datetime.fromisoformat(value)
+
+
+def take_into_use(connection: Connection) -> None:
+    """From now on this is the queue itself."""
+    connection.execute(delete(meta).where(meta.c.name == COPIED_AT))
 
 
 def _fact(connection: Connection, name: str) -> str:

@@ -215,7 +215,7 @@ async def main(db):
         async with open_store(db, HandClock()) as decider, read_store(db, HandClock()) as reader:
             await decider.write(lambda connection: None)
             await reader.read(lambda connection: None)
-        await asyncio.to_thread(back_up, db, Path(db + ".copy"))
+        await asyncio.to_thread(back_up, db, Path(db + ".copy"), HandClock().now())
         assert (await look(db, HandClock()))[0].sound
         salvage(Path(db))
         try:
