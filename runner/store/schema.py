@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0001"
-LOOKED_THROUGH = 32 << 20  # bytes of a queue: half a second. Damage in a larger one is met when it is read
+LOOKED_THROUGH = 32 << 20  # bytes of a queue: less than a second. Damage in a larger one is met when it is read
 ALIEN = (
     "if this was the queue, keep the file and put a backup in its place; if it is something else, name another place "
     "with --db. Nothing was changed"
@@ -110,7 +110,7 @@ async def _whole(engine: AsyncEngine, url: URL) -> None:
 
 
 def _look_through(connection: Connection, url: URL) -> None:
-    said = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+    said = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one())
     if said != "ok":
         raise LocalError(f"{_name(url)} is damaged: {said}", engines.DAMAGED)
 

@@ -14,7 +14,7 @@ from cli.kit import side_by_side
 EVERY = ("--db", "--verbose", "--quiet", "--no-progress", "--log-file")
 OPTIONS = {
     "plan": ("MANIFEST", "--json"),
-    "run": ("MANIFEST", "--yes", "--max-credits", "--until", "--no-wait", "--speed"),
+    "run": ("MANIFEST", "--yes", "--max-credits", "--until", "--no-wait", "--from-backup", "--speed"),
     "rehearse": ("MANIFEST", "--faults", "--speed", "--folder"),
     "status": ("--json",),
     "jobs": ("--json", "--state", "--batch", "--account", "--failed"),

@@ -307,3 +307,21 @@ async def test_a_queue_that_may_not_be_written_is_not_called_damaged(queue: Path
     said = _damaged(parse(str(queue)), DBAPIError("", {}, caught.value))
     assert "readonly" in said.message
     assert "permissions" in said.hint
+
+
+async def test_F94_an_index_that_lacks_a_job_is_damage(queue: Path) -> None:
+    """What is under way is looked up in an index: a job that is missing there would never be asked for again."""
+    async with open_store(str(queue), HandClock(), own=True) as store:
+        await fill(store, 3)
+        await set_running(store)
+    with closing(sqlite3.connect(queue)) as connection:
+        find = "SELECT sql FROM sqlite_schema WHERE name = 'jobs_moving'"
+        [(rightly,)] = connection.execute(find).fetchall()
+        connection.execute("DROP INDEX jobs_moving")
+        connection.execute("CREATE INDEX jobs_moving ON jobs (account, state, due_at) WHERE state = 'nowhere'")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'jobs_moving'", (rightly,))
+        connection.commit()
+    with pytest.raises(LocalError, match="is damaged: row 1 missing from index jobs_moving"):
+        async with open_store(str(queue), HandClock(), own=True):
+            pass
