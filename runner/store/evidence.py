@@ -68,10 +68,10 @@ def _ordered_since(connection: Connection, account: str, moment: datetime) -> bo
 
 
 def _busy(connection: Connection, account: str, attempt_id: int) -> bool:
-    """Whether a task is going on, or its final cost will still be asked for."""
+    """Whether a task is going on, or its final cost will still be asked for: not while its job is held."""
     others = [jobs.c.account == account, func.coalesce(jobs.c.attempt_id, 0) != attempt_id]
     going = select(jobs.c.id).where(IS_MOVING, jobs.c.state.in_(list(IN_FLIGHT)), *others)
-    asked = select(jobs.c.id).where(text("jobs.settle_at IS NOT NULL"), *others)
+    asked = select(jobs.c.id).where(text("jobs.settle_at IS NOT NULL"), jobs.c.state != State.HELD, *others)
     return any(connection.execute(each.limit(1)).first() is not None for each in (going, asked))
 
 

@@ -9,12 +9,24 @@ import pytest
 
 from runner.errors import ErrorKind
 from runner.exchange import Action, Phase, Refusal, Report
-from runner.jobs import State
+from runner.jobs import Event, State
 from runner.lifecycle import deciding
 from runner.store import Store
 from runner.store.evidence import Books, books, save_baseline
 from runner.verdicts.submission import Unanswered
-from store.kit import ACCOUNT, accept, answer, fill, polled, take, take_submissions, work_of
+from store.kit import (
+    ACCOUNT,
+    accept,
+    answer,
+    done,
+    fill,
+    intents,
+    polled,
+    step,
+    take,
+    take_submissions,
+    work_of,
+)
 
 FAILED = Report("", Phase.FAILED, "failed", error=Refusal(Action.FAIL, ErrorKind.TASK_FAILED, "x", "it failed"))
 
@@ -94,3 +106,21 @@ async def test_a_task_that_never_ends_is_not_waited_for(store: Store) -> None:
     assert (found.busy, found.clouded) == (True, False)
     store.clock.move(6 * 3600 + 1)  # type: ignore[attr-defined]
     assert (await store.read(books, store.clock.now(), ACCOUNT, attempt.id)).clouded
+
+
+async def test_the_bill_of_a_held_render_is_not_waited_for(store: Store) -> None:
+    """Nobody asks for it before a person has decided: an open question beside it would stay open for ever."""
+    await fill(store, 2)
+    ready = await intents(store, 1, keyed=False, price=None)
+    [claimed] = (await take(store, keyed=False, intents=ready)).submissions
+    await accept(store, claimed, keyed=False)
+    store.clock.move(60)  # type: ignore[attr-defined]
+    [asked] = (await take(store, keyed=False, polls=1)).polls
+    await store.record(await polled(store, asked, done(f"task-{asked.job_id}")))
+    [fetched] = (await take(store, keyed=False, downloads=1)).downloads
+    work = await work_of(store, fetched.job_id)
+    assert work.standing.settle_at is not None
+    await store.record(step(Event.DOWNLOAD_FAILED, work, State.HELD, fetched.lease, store.clock.now()))
+    store.clock.move(25 * 3600)  # type: ignore[attr-defined]
+    found = await lost(store)
+    assert (found.baseline, found.busy, found.clouded) == (Decimal(1000), False, False)
