@@ -179,6 +179,28 @@ async def test_an_open_question_of_another_key_is_never_resent_nor_looked_for(
         assert len(s.tasks(provider)) == 1
 
 
+async def test_tasks_of_another_key_that_others_follow_to_their_end_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lane has begun to wait for their word on its key when the last of them ends in another worker's hands."""
+    begin = looking.hold_foreign
+
+    async def begin_too_early(desk: Desk) -> None:
+        await begin(desk)
+        assert not desk.trusted
+        at_the_queue(s, "UPDATE jobs SET state = 'failed', finished_at = updated_at WHERE state = 'running'")
+
+    async with scene(tmp_path, render=600) as s:
+        s.ask("seedance2ai", "paid with the key of yesterday")
+        await stopped_when(s, lambda: bool(s.tasks("seedance2ai")))
+        at_the_queue(s, "UPDATE attempts SET fingerprint = 'of yesterday'")
+        monkeypatch.setattr(looking, "hold_foreign", begin_too_early)
+        s.ask("seedance2ai", "to be paid with the key of today")
+        async with asyncio.timeout(20):
+            assert await s.run() is Exit.SOME_FAILED
+        assert states(await s.jobs()) == ["failed", "succeeded"]
+
+
 # R17, R18
 
 

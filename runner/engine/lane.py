@@ -140,7 +140,9 @@ class Lane:
     async def _intents(self) -> list[Intent]:
         """Ready intents for as many submissions as could go now; composed before they are claimed."""
         desk = self.desk
-        if not desk.trusted or (self.until is not None and desk.now() >= self.until) or self._out_of_reach():
+        if (self.until is not None and desk.now() >= self.until) or self._out_of_reach():
+            return []
+        if not await looking.trusted(desk):
             return []
         room = await desk.store.read(submission_room, desk.account, desk.now())
         most = min(room.free if desk.provider.keyed else min(1, room.free), self._hands())

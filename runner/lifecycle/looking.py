@@ -199,7 +199,16 @@ async def hold_foreign(desk: Desk) -> None:
     for work in await desk.store.read(unknowns, desk.account):
         if _is_foreign(desk, work) and work.lease is None:
             await unless_fenced(desk.record(_hold_foreign(desk, work, None)))
-    desk.trusted = not await desk.store.read(foreign_tasks, desk.account, desk.fingerprint)
+    desk.trusted = False
+    await trusted(desk)
+
+
+async def trusted(desk: Desk) -> bool:
+    """Whether orders may go with today's key. What was paid with another one may have ended in another worker's hands:
+    then no task is left that could answer to this one."""
+    if not desk.trusted:
+        desk.trusted = not await desk.store.read(foreign_tasks, desk.account, desk.fingerprint)
+    return desk.trusted
 
 
 def _is_foreign(desk: Desk, work: Work) -> bool:
