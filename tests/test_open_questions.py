@@ -30,7 +30,7 @@ from runner.ledger import Bill
 from runner.lifecycle import accepting, deciding, hosting, looking, submitting
 from runner.lifecycle.deciding import Declined
 from runner.lifecycle.desk import Desk
-from runner.store import place
+from runner.store import open_store, place
 from runner.store.work import Work
 from runner.verdicts.submission import CONFLICT_WINDOW, Submission, beyond_key_window
 
@@ -360,6 +360,28 @@ async def test_a_task_is_not_given_to_one_question_while_it_may_be_anothers(tmp_
         [task], [short, _] = s.tasks("happyhorse"), await s.jobs()
         assert len(lists) > 2
         assert short.standing.task_id != task["id"]
+
+
+async def test_a_task_of_an_order_that_was_tried_anew_answers_no_other_question(tmp_path: Path) -> None:
+    """Two takes of one render: the first order never arrives, the task of the second fails and is ordered once more."""
+    async with scene(tmp_path, render=1) as s:
+        for order, ends in (("lost_request", State.UNKNOWN), ("task_failed", State.FAILED)):
+            s.ask("happyhorse", "the same words", duration=5)
+            await s.fault("happyhorse", order, when="submit")
+            async with s.engine() as engine:
+                work = asyncio.create_task(engine.run())
+                await until(lambda state=ends, seen=engine: any(tally.of(state) for tally in seen.tallies))
+                engine.stop.set()
+                await work
+        [failed] = s.tasks("happyhorse")
+        async with open_store(s.db, s.clock) as store:
+            change = deciding.retry((await s.jobs())[1], [], s.clock.now())
+            assert isinstance(change, Change)
+            await store.record(change)
+        await s.run()
+        [lost, anew] = await s.jobs()
+        assert (lost.standing.state, lost.standing.task_id) == (State.HELD, None)
+        assert (anew.standing.state, anew.standing.task_id == failed["id"]) == (State.SUCCEEDED, False)
 
 
 # R22

@@ -19,7 +19,7 @@ from runner.lifecycle import evidence
 from runner.lifecycle.desk import Desk
 from runner.lifecycle.following import page, unless_fenced
 from runner.store.intents import Claim
-from runner.store.work import Work, foreign_tasks, owned_task_ids, unknowns
+from runner.store.work import Work, foreign_tasks, owned_task_ids, spoken_for, unknowns
 from runner.verdicts.looking import TOLERANCE, Charge, Look, Question, after_look, identify
 from runner.verdicts.submission import CHANGED
 
@@ -93,8 +93,8 @@ async def _searched(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> dict[int
     tasks = await _history_since(desk, min(map(_brink, asked.values())), request)
     if isinstance(tasks, Refusal):
         return tasks
-    owned = await desk.store.read(owned_task_ids, desk.account, [task.task_id for task in tasks])
-    free = [task for task in tasks if task.task_id not in owned]
+    taken = await desk.store.read(spoken_for, desk.account, [task.task_id for task in tasks])
+    free = [task for task in tasks if task.task_id not in taken]
     questions = [_question(desk, work) for work in asked.values()]
     return identify(questions, free, _same_model(desk), _tolerance(desk))
 

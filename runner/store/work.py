@@ -122,6 +122,12 @@ def owned_task_ids(connection: Connection, account: str, ids: Sequence[str]) -> 
     return {str(found) for found in connection.execute(statement).scalars()}
 
 
+def spoken_for(connection: Connection, account: str, ids: Sequence[str]) -> set[str]:
+    """Those, and the tasks of earlier orders of jobs that were ordered anew: none of them answers an open question."""
+    earlier = select(attempts.c.task_id).where(attempts.c.account == account, attempts.c.task_id.in_(ids))
+    return owned_task_ids(connection, account, ids) | set(connection.execute(earlier).scalars())
+
+
 def booked_before(connection: Connection, work: Work, task_id: str) -> bool:
     """Whether this task's cost is booked for another order already, of this job or of any other one: whoever followed
     it once more would be billed for it twice."""
