@@ -109,7 +109,7 @@ async def test_F44_credits_that_are_topped_up_at_three_in_the_morning(tmp_path: 
         assert not running.done()
         ordered = n.ordered()
         refused = [each for each in await n.asked(before) if each["point"] in ("submit", "credits")]
-        assert 3 < len(refused) < 24, "30 s, doubling to a quarter of an hour; two orders may go at once"
+        assert 3 < len(refused) < 14, "30 s, doubling to a quarter of an hour; one order goes at once"
         await n.s.control("credits", balance="1000", **account)
         assert await running is Exit.DONE
         assert ordered < n.jobs

@@ -41,6 +41,11 @@ class LockedAccount:
     def paused(self, now: datetime) -> bool:
         return self.paused_until is not None and self.paused_until > now
 
+    @property
+    def probing(self) -> bool:
+        """Whether no order was taken since the last pause: the next one tells whether it is over, and goes alone."""
+        return self.paused_until is not None
+
 
 def lock_account(connection: Connection, name: str) -> LockedAccount:
     """The account's row, locked until the transaction ends."""

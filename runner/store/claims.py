@@ -162,9 +162,9 @@ class _Desk:
 
     def submissions(self, in_flight: int) -> tuple[list[Claim], bool]:
         most = min(self.account.concurrency - in_flight, self.room)
-        if not self.wants.keyed:
+        if not self.wants.keyed or self.account.probing:
             most = min(most, 1)
-            if most > 0 and (self._on_the_wire() or self._asking_around() or self._closed_for_lost_answers()):
+            if most > 0 and (self._on_the_wire() or self._looking_into_lost_answers()):
                 return [], False
         if most <= 0 or not self.wants.intents:
             return [], False
@@ -214,6 +214,9 @@ class _Desk:
 
     def _on_the_wire(self) -> bool:
         return _count(self.connection, self.account.name, State.SUBMITTING) > 0
+
+    def _looking_into_lost_answers(self) -> bool:
+        return not self.wants.keyed and (self._asking_around() or self._closed_for_lost_answers())
 
     def _asking_around(self) -> bool:
         """Whether a lost answer is being looked into; on an account that drains, whether one is open at all."""

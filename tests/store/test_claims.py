@@ -407,8 +407,19 @@ async def test_a_pause_stops_paid_requests_only(store: Store, clock: HandClock) 
     assert (taken.submissions, taken.resends, len(taken.polls)) == ([], [], 1)
     assert taken.paused
     clock.move(30)
-    taken = await take(store, intents=await intents(store), resends=9)
-    assert (len(taken.submissions), len(taken.resends)) == (2, 1)
+    assert len((await take(store, resends=9)).resends) == 1
+
+
+async def test_after_a_pause_one_order_goes_alone(store: Store, clock: HandClock) -> None:
+    """It may be refused like those before it: then it was the only one."""
+    await fill(store, 4)
+    await store.write(accounts.pause, clock.now(), ACCOUNT, "insufficient_credits", "empty", None)
+    clock.move(30)
+    [probe] = await take_submissions(store)
+    assert await take_submissions(store) == []
+    await accept(store, probe)
+    await store.write(accounts.orders_again, ACCOUNT)
+    assert len(await take_submissions(store)) == 3
 
 
 async def test_a_pause_does_not_stop_looks(store: Store, clock: HandClock) -> None:
