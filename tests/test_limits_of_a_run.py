@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from liar import liar
+from liar import Said, liar
 from scene import Scene, scene, states
 from sqlalchemy import Connection, func, select
 from test_endings import MANIFEST, settings_of
@@ -110,6 +110,26 @@ async def test_T23_a_looser_cap_does_not_loosen_the_budget(tmp_path: Path) -> No
 
 
 # R16
+
+
+async def test_what_is_made_without_a_bill_is_not_ordered_on_before_it_is_known(tmp_path: Path) -> None:
+    """No document gives a price, and at first no answer tells what the first one cost. The next run asks, and is
+    told."""
+    told = False
+
+    def keeps_the_bill_back(said: Said) -> Said | None:
+        return None if told else replace(said, body=said.body.replace(b'"credits_used"', b'"to_be_told"'))
+
+    async with scene(tmp_path) as s, liar(s, "seedance2ai", keeps_the_bill_back):
+        s.budget = {"seedance2ai": Decimal(70)}
+        for n in range(3):
+            s.ask("seedance2ai", f"at what price {n}")
+        assert await s.run() is Exit.LIMIT
+        assert states(await s.jobs()) == ["succeeded", "queued", "queued"]
+        told = True
+        assert await s.run() is Exit.LIMIT
+        assert states(await s.jobs()) == ["succeeded", "succeeded", "queued"]
+        assert s.net("seedance2ai") == 60
 
 
 async def test_a_job_that_a_person_cancelled_is_not_bought_unasked(tmp_path: Path) -> None:

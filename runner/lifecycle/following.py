@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 
 import anyio
 import structlog
 
 from runner.errors import ErrorKind, Fenced
 from runner.exchange import Action, Listed, Page, Phase, Refusal, Report
-from runner.jobs import Change, Event
+from runner.jobs import Change, Event, State
 from runner.ledger import as_text, is_dear
 from runner.lifecycle.desk import Desk
 from runner.lifecycle.pausing import move_account
@@ -27,6 +26,7 @@ from runner.verdicts.polling import after_poll, after_settling
 # /videos/:id").
 ALONE_EVERY = timedelta(seconds=60)
 ENDED = frozenset({Event.FINISHED, Event.TASK_FAILED, Event.TASK_CANCELLED})
+MADE = frozenset({State.DOWNLOADING, State.SUCCEEDED, State.PARTIAL})
 KEPT_FOR_SUBMISSIONS = 6  # requests of the window that such questions leave alone
 log = structlog.get_logger("runner")
 
@@ -54,8 +54,7 @@ async def _record(desk: Desk, work: Work, claim: Claim, answer: Report | Refusal
 
 
 async def _record_with_price(desk: Desk, work: Work, change: Change, answer: Report | Refusal) -> None:
-    if change.event is Event.FINISHED and work.attempt is not None:
-        await _learn_price(desk, work, work.attempt.priced, work.attempt.bill.after(change.entries).charged)
+    await _learn_price(desk, work, change)
     if change.event is Event.TASK_REFUSED and isinstance(answer, Report) and answer.error is not None:
         await move_account(desk, work, answer.error)
     elif change.event in ENDED and desk.paused:
@@ -63,17 +62,20 @@ async def _record_with_price(desk: Desk, work: Work, change: Change, answer: Rep
     await desk.record(change)
 
 
-async def _learn_price(desk: Desk, work: Work, priced: Decimal | None, charged: Decimal) -> None:
-    """What an order turned out to cost prices the next ones of its shape where no document does, and where it is more
-    than the document says: a budget is then kept with what is really charged."""
-    expected = desk.dear.get(work.shape, priced)
+async def _learn_price(desk: Desk, work: Work, change: Change) -> None:
+    """What an order turned out to cost, however late that is told, prices the next ones of its shape where no document
+    does, and where it is more than the document says: a budget is then kept with what is really charged."""
+    attempt = work.attempt
+    if attempt is None or change.standing.state not in MADE:
+        return
+    charged, expected = attempt.bill.after(change.entries).charged, desk.dear.get(work.shape, attempt.priced)
     dear = is_dear(expected, charged)
-    if not charged or not (dear or priced is None or work.shape in desk.dear):
+    if not charged or not (dear or attempt.priced is None or work.shape in desk.dear):
         return
     if dear:
         say = {"job": work.id, "expected": as_text(expected), "charged": as_text(charged)}
         log.warning("charged more than expected", account=desk.account, **say, hint="a budget counts the next at that")
-    if priced is not None:
+    if attempt.priced is not None:
         desk.dear[work.shape] = charged
     await desk.store.write(prices.learn, desk.now(), desk.provider.name, work.shape, charged)
 
@@ -176,4 +178,6 @@ async def unless_fenced(step: Awaitable[None]) -> None:
 async def settle(desk: Desk, work: Work, claim: Claim) -> None:
     """Asks once more what an ended task cost in the end."""
     answer = await _ask(desk, work)
-    await desk.record(after_settling(desk.question(work, claim), answer))
+    change = after_settling(desk.question(work, claim), answer)
+    await _learn_price(desk, work, change)
+    await desk.record(change)

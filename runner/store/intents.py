@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
 
-from sqlalchemy import Connection, Executable, bindparam, func, insert, select, text, type_coerce, update
+from sqlalchemy import Connection, Executable, and_, bindparam, func, insert, or_, select, text, type_coerce, update
 
 from runner.jobs import Event, State
 from runner.ledger import ZERO, reserve, to_micros
@@ -80,7 +80,8 @@ def affordable(connection: Connection, account: str, intents: Sequence[Intent]) 
     """The intents that fit their batch's budget, in order, as long as the next one fits; whether one has to wait.
 
     Without a price the first of its shape goes alone: its charge prices the rest. Where its answer got lost it may have
-    cost anything, so the rest waits for the person who is asked about it.
+    cost anything, so the rest waits for the person who is asked about it; and where no answer tells what it cost, for
+    one that does.
     """
     spend = {batch: _spend(connection, account, batch) for batch in {i.batch_id for i in intents}}
     limited = [batch for batch, wallet in spend.items() if wallet.limit is not None]
@@ -117,12 +118,14 @@ def _spend(connection: Connection, account: str, batch_id: int) -> _Wallet:
 
 
 def _unpriced_shapes_out(connection: Connection, account: str, batch_ids: Sequence[int]) -> set[str]:
-    """The shapes of what is under way, and of what is held in these batches: nobody knows yet what it costs."""
+    """The shapes of what is under way, and in these batches of what is held, or is made and its bill not known yet:
+    nobody knows what it costs."""
     states = [State.SUBMITTING, State.UNKNOWN, State.RUNNING]
     shapes = select(jobs.c.shape).distinct().where(jobs.c.account == account)
     moving = shapes.where(IS_MOVING, jobs.c.state.in_(states))
-    held = shapes.where(jobs.c.batch_id.in_(batch_ids), jobs.c.state == State.HELD)
-    return {*connection.execute(moving).scalars(), *connection.execute(held).scalars()}
+    made = and_(jobs.c.unsettled == 1, jobs.c.state.in_([State.DOWNLOADING, State.SUCCEEDED, State.PARTIAL]))
+    waiting = shapes.where(jobs.c.batch_id.in_(batch_ids), or_(jobs.c.state == State.HELD, made))
+    return {*connection.execute(moving).scalars(), *connection.execute(waiting).scalars()}
 
 
 def intend(

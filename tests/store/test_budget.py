@@ -13,7 +13,7 @@ from runner import plan
 from runner.errors import ErrorKind
 from runner.exchange import Accepted, Action
 from runner.expand import survey
-from runner.jobs import State
+from runner.jobs import Event, State
 from runner.providers import registry
 from runner.store import Store, open_store, prices
 from runner.store.changes import jobs
@@ -35,10 +35,12 @@ from store.kit import (
     rows,
     set_downloading,
     settings,
+    step,
     take,
     take_submissions,
     two_stores,
     wants,
+    work_of,
 )
 
 MANY = [settings(concurrency=50)]
@@ -175,6 +177,20 @@ async def test_the_next_of_its_shape_waits_while_it_is_out(store: Store, state: 
         await accept(store, claimed)
     assert (await job_row(store, claimed.job_id)).state == state
     assert await take_submissions(store, price=None) == []
+
+
+async def test_the_next_of_its_shape_waits_while_its_bill_is_not_known(store: Store) -> None:
+    """The render is there, and nobody says what it has cost: it may have been all of the budget, or more."""
+    await fill(store, [order(n, price=None) for n in range(2)], accounts=MANY, budget={ACCOUNT: "100"})
+    [claimed] = await take_submissions(store, price=None)
+    await accept(store, claimed)
+    await set_downloading(store, claimed.job_id)
+    assert await take_submissions(store, price=None) == []
+    [download] = (await take(store, downloads=1)).downloads
+    work = await work_of(store, claimed.job_id)
+    await store.record(step(Event.COMPLETED, work, State.SUCCEEDED, download.lease, store.clock.now()))
+    taken = await take(store, intents=await intents(store, price=None))
+    assert (taken.submissions, taken.beyond_budget) == ([], True)
 
 
 async def test_its_charge_prices_the_rest(store: Store, clock: HandClock) -> None:
