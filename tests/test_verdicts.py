@@ -513,6 +513,14 @@ def test_a_refused_task_that_was_charged_is_not_bought_again(bill: Bill, figures
     assert (change.event, change.standing.unsettled) == (Event.TASK_FAILED, True)
 
 
+def test_a_refused_task_of_which_only_no_refund_is_told_is_not_bought_again() -> None:
+    """That nothing came back does not say that nothing was taken."""
+    silent = after_poll(asked(), said(Phase.FAILED, error=refused(Action.CREDITS), refunded=Decimal(0)))
+    assert (silent.event, asked().bill.after(silent.entries).charged) == (Event.TASK_FAILED, PRICE)
+    told = said(Phase.FAILED, error=refused(Action.CREDITS), charged=Decimal(0), refunded=Decimal(0))
+    assert after_poll(asked(), told).event is Event.TASK_REFUSED
+
+
 def test_a_failed_task_is_charged_until_a_refund_is_seen() -> None:
     change = after_poll(asked(), said(Phase.FAILED))
     assert asked().bill.after(change.entries) == Bill(charged=PRICE)

@@ -225,7 +225,9 @@ def _settle_free(poll: Poll, report: Report) -> tuple[Entry, ...]:
 
 def _free(poll: Poll, report: Report) -> bool:
     """Whether the provider *says* that nothing remains charged. Silence is not "free": ordering again could cost
-    twice."""
+    twice. That nothing came back says nothing, either, where it is not told what was taken."""
+    if report.used is None and report.charged is None and not report.refunded:
+        return False
     if report.used is None and report.refunded is None:
         return False
     after = poll.bill.after(_settle_free(poll, report))
