@@ -16,8 +16,11 @@ from runner.cli.assembly import RunOptions, prepared, read_order
 from runner.cli.run import _largest_file
 from runner.engine import Exit
 from runner.errors import InputError
-from runner.jobs import State
+from runner.jobs import Change, State
+from runner.lifecycle import deciding
 from runner.settings import Settings
+from runner.store import open_store
+from runner.store.work import outputs_of
 
 
 def at(s: Scene) -> Mapping[str, int]:
@@ -141,6 +144,39 @@ async def test_F83_a_file_without_end_ends_at_the_cap(tmp_path: Path) -> None:
         assert work.standing.failure is not None
         assert "more than the 2000000 bytes allowed" in work.standing.failure.message
         assert (states([work]), files(s), at(s)) == (["held"], ["m.yaml"], {"endless@download": 1})
+
+
+async def test_F83_one_file_that_cannot_be_had_does_not_keep_the_others_from_coming(tmp_path: Path) -> None:
+    """The first of two has no end, and the second comes late: it is waited for, and the first not asked for again."""
+    async with scene(tmp_path, speed=240) as s:
+        s.ask("seedhorse", "two of them", model="Imagen Nano Banana 2", count=2)
+        await s.fault("seedhorse", "endless", when="download")
+        await s.fault("seedhorse", "unavailable", when="download", times=2, status=503)
+        async with s.engine() as engine:
+            engine.lanes[0].desk.largest_file = 2_000_000
+            assert await engine.run() is Exit.PERSON_NEEDED
+        [work] = await s.jobs()
+        assert work.standing.failure is not None
+        assert "more than the 2000000 bytes allowed" in work.standing.failure.message
+        assert at(s)["endless@download"] == 1
+        assert [Path(name).stem for name in files(s) if not name.endswith(".json")] == ["seedhorse-0-2"]
+
+
+async def test_a_part_of_what_was_ordered_stays_a_part_after_a_person_had_it_fetched(tmp_path: Path) -> None:
+    async with scene(tmp_path, speed=240) as s:
+        s.ask("seedhorse", "three of them", model="Imagen Nano Banana 2", count=3)
+        await s.fault("seedhorse", "partial", when="submit")
+        async with s.engine() as engine:
+            engine.lanes[0].desk.largest_file = 10
+            assert await engine.run() is Exit.PERSON_NEEDED
+        async with open_store(s.db, s.clock) as store:
+            [work] = await s.jobs()
+            change = deciding.retry(work, await store.read(outputs_of, work.id), s.clock.now())
+            assert isinstance(change, Change)
+            await store.record(change)
+        assert await s.run() is Exit.SOME_FAILED
+        assert await causes(s) == {"seedhorse": ("partial", "partial")}
+        assert len([name for name in files(s) if not name.endswith(".json")]) == 2
 
 
 @pytest.mark.parametrize(("text", "most"), [(None, None), ("", None), ("2000000", 2_000_000)])

@@ -15,7 +15,7 @@ import structlog
 from runner.client.asking import Line
 from runner.client.fetching import Fetcher
 from runner.clock import Clock
-from runner.downloads.outcomes import CAP
+from runner.downloads.outcomes import CAP, Refused
 from runner.errors import ErrorKind, NoAnswer, NotSent, Unstored
 from runner.exchange import Action, Ask, Refusal
 from runner.expand.keys import parse_spec
@@ -49,9 +49,10 @@ class Desk:
     (the pace of polling) is at least `poll_interval`; `asked_alone` tells when a task was last asked by itself, not
     by a list. `exclusive`: nobody else spends from the account. `leave`: the person at the command line lets orders go
     again whose answer got lost and that nothing speaks for. `callback_url`: where the provider shall call when a task
-    ends, if it offers to. `largest_file`: more bytes than these are no output. `unstored`: paid tasks whose ids could
-    not be stored. `breaker`: whether the provider answers at all. `dear`: what requests of these shapes are charged,
-    where that is more than the documents say."""
+    ends, if it offers to. `largest_file`: more bytes than these are no output. `refused`: by job, those of its outputs
+    that cannot be had while others are still to come. `unstored`: paid tasks whose ids could not be stored. `breaker`:
+    whether the provider answers at all. `dear`: what requests of these shapes are charged, where that is more than the
+    documents say."""
 
     account: str
     provider: Provider
@@ -75,6 +76,7 @@ class Desk:
     told_stop: bool = False
     asked_alone: dict[int, datetime] = field(default_factory=dict)
     pending: set[asyncio.Task[None]] = field(default_factory=set)
+    refused: dict[int, dict[int, Refused]] = field(default_factory=dict)
     unstored: list[Unstored] = field(default_factory=list)
     dear: dict[str, Decimal] = field(default_factory=dict)
     random: Callable[[], float] = random.random
@@ -197,7 +199,7 @@ class Desk:
         return Poll(
             work.id, claim.lease, work.standing, attempt.bill, attempt.priced, max(self.poll_interval, self.every),
             self.timeout, claim.request, self.now(), self.random(), self.provider.refunds_failures,
-            _ordered(work),
+            ordered(work),
         )  # fmt: skip
 
     async def surely(self, work: Coroutine[Any, Any, None]) -> None:
@@ -252,7 +254,7 @@ def _told(change: Change) -> dict[str, str]:
     return facts if ours else {**facts, "why": failure.kind.value, "code": failure.code}
 
 
-def _ordered(work: Work) -> int:
+def ordered(work: Work) -> int:
     """How many outputs the job asks for."""
     count = parse_spec(work.spec)[0].get("count")
     return count if isinstance(count, int) else 1

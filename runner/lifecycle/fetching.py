@@ -15,7 +15,7 @@ from runner.errors import ErrorKind
 from runner.expand.keys import parse_spec
 from runner.jobs import THUMBNAILS, Change, Event, Failure, OutputRow, Standing, State
 from runner.ledger import as_text
-from runner.lifecycle.desk import Desk
+from runner.lifecycle.desk import Desk, ordered
 from runner.limits import backoff
 from runner.references import expiry, without_signature
 from runner.store.intents import Claim
@@ -32,16 +32,42 @@ async def fetch(desk: Desk, work: Work, claim: Claim) -> None:
 
     Outputs published in an earlier try that was cut short are recognised and adopted: nothing is fetched twice.
     """
-    wanted = [row for row in await desk.store.read(outputs_of, work.id) if row.url]
-    outcomes = [(row, await fetch_output(desk.fetcher, desk.clock, _wanted(desk, work, row))) for row in wanted]
+    rows = await desk.store.read(outputs_of, work.id)
+    outcomes = [(row, await _fetch_one(desk, work, row)) for row in rows if row.url]
     published = tuple(_published(row, outcome) for row, outcome in outcomes if isinstance(outcome, Published))
     missing = [(row, outcome) for row, outcome in outcomes if not isinstance(outcome, Published)]
     troubles = [outcome for row, outcome in missing if not row.thumbnail]
     if troubles:
-        await desk.record(_not_yet(desk, work, claim, troubles, published))
+        change = _not_yet(desk, work, claim, troubles, published)
     else:
         given_up = await _give_up(desk, work, [row for row, _ in missing])
-        await desk.record(_completed(desk, work, claim, (*published, *given_up)))
+        change = _completed(desk, work, claim, (*published, *given_up), _part(work, rows))
+    if change.event is not Event.POSTPONED:
+        desk.refused.pop(work.id, None)
+    await desk.record(change)
+
+
+async def _fetch_one(desk: Desk, work: Work, row: OutputRow) -> Outcome:
+    """A file that cannot be had is not begun again for the sake of those beside it that are still to come."""
+    refused = desk.refused.setdefault(work.id, {})
+    if row.index in refused:
+        return refused[row.index]
+    outcome = await fetch_output(desk.fetcher, desk.clock, _wanted(desk, work, row))
+    if isinstance(outcome, Refused):
+        refused[row.index] = outcome
+    return outcome
+
+
+def _part(work: Work, rows: Sequence[OutputRow]) -> Failure | None:
+    """What the provider itself did not make of what was asked for. A person may have had the rest fetched since it said
+    so: then the files are counted."""
+    known = work.standing.failure
+    if known is not None and known.code == "partial":
+        return known
+    made = sum(1 for row in rows if not row.thumbnail and (row.url or row.path))
+    asked = ordered(work)
+    why = f"{asked - made} of {asked} outputs did not come"
+    return Failure(ErrorKind.TASK_FAILED, "partial", why) if made < asked else None
 
 
 async def _give_up(desk: Desk, work: Work, thumbnails: Sequence[OutputRow]) -> tuple[OutputRow, ...]:
@@ -104,12 +130,10 @@ def _published(row: OutputRow, outcome: Published) -> OutputRow:
                    media_type=outcome.media_type)  # fmt: skip
 
 
-def _completed(desk: Desk, work: Work, claim: Claim, outputs: tuple[OutputRow, ...]) -> Change:
+def _completed(desk: Desk, work: Work, claim: Claim, outputs: tuple[OutputRow, ...], part: Failure | None) -> Change:
     """succeeded, or partial where the provider itself did not make every output that was asked for."""
-    part = work.standing.failure is not None and work.standing.failure.code == "partial"
     event, state = (Event.COMPLETED_IN_PART, State.PARTIAL) if part else (Event.COMPLETED, State.SUCCEEDED)
-    failure = work.standing.failure if part else None
-    return _change(desk, work, claim, event, replace(work.standing, state=state, errors=0, failure=failure), outputs)
+    return _change(desk, work, claim, event, replace(work.standing, state=state, errors=0, failure=part), outputs)
 
 
 def _not_yet(
@@ -118,16 +142,16 @@ def _not_yet(
     """What stands in the way decides: a person, this machine, an old URL, or only time.
 
     `errors` counts fruitless tries in a row; a URL that is of no use counts as a whole round of them. After each round
-    the task is asked for a fresh URL, which may lead elsewhere; after the last one a person must look.
+    the task is asked for a fresh URL, which may lead elsewhere; after the last one a person must look. Before a person
+    is asked about a file that cannot be had, those beside it are waited for.
     """
-    refused = next((outcome for outcome in outcomes if isinstance(outcome, Refused)), None)
-    if refused is not None:
-        return _held(desk, work, claim, refused.why, outputs)
-    errors = work.standing.errors + _fruitless(outcomes)
-    [first, *_] = outcomes
-    if errors > TRIES * ROUNDS:
-        return _held(desk, work, claim, _why(first), outputs)
-    stale = any(isinstance(outcome, FreshUrl) for outcome in outcomes)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    awaited = [outcome for outcome in outcomes if not isinstance(outcome, Refused)]
+    errors = work.standing.errors + _fruitless(awaited)
+    if not awaited or errors > TRIES * ROUNDS:
+        return _held(desk, work, claim, _why([*refused, *awaited][0]), outputs)
+    [first, *_] = awaited
+    stale = any(isinstance(outcome, FreshUrl) for outcome in awaited)
     if stale or (errors > work.standing.errors and errors % TRIES == 0):
         standing = replace(work.standing, state=State.RUNNING, due_at=desk.now(), errors=errors)
         return _change(desk, work, claim, Event.URL_EXPIRED, standing, outputs, why=_why(first))
