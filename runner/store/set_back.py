@@ -15,6 +15,7 @@ from sqlalchemy import Column, Connection, Table, select, type_coerce, update
 
 from runner.store.changes import attempts, events, jobs, requests
 from runner.store.columns import TICK
+from runner.store.hosted import hosted
 from runner.store.rows import INTEGER
 from runner.store.tables import accounts
 
@@ -23,6 +24,7 @@ NOTICED = timedelta(seconds=60)  # less than that nobody needs to mind
 AHEAD = (
     (jobs, "due_at"), (jobs, "settle_at"), (jobs, "accepted_at"), (accounts, "paused_until"),
     (accounts, "blocked_until"), (accounts, "list_at"), (requests, "ended_at"), (attempts, "answered_at"),
+    (hosted, "asked_at"),
 )  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
-from runner.store import Store, accounts, hosted, prices
+from runner.store import Store, accounts, hosted, prices, set_back
 from runner.store.claims import submission_room
 from runner.store.hosted import Begun
 from runner.store.queries import account_rows
@@ -207,6 +208,15 @@ async def test_a_refused_reference_may_be_tried_again_after_an_hour(store: Store
     assert await asked_for(store, clock, HERO) is Begun.ELSEWHERE
     clock.move(3600)
     assert await what_is_held(store, clock, HERO) is None
+    assert await asked_for(store, clock, HERO) is Begun.AGAIN
+
+
+async def test_nobody_waits_for_who_has_asked_by_a_clock_that_was_set_back(store: Store, clock: HandClock) -> None:
+    """Who asked for it has died: that is known a minute later, and not only when the clock shows that time again."""
+    await asked_for(store, clock, HERO)
+    clock.move(-86_400)
+    await store.write(set_back.bring_back, clock.now(), timedelta(days=1))
+    clock.move(60)
     assert await asked_for(store, clock, HERO) is Begun.AGAIN
 
 
