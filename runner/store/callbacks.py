@@ -9,6 +9,7 @@ from sqlalchemy import Connection, and_, or_, select, text, update
 
 from runner.jobs import State
 from runner.store.changes import attempts, jobs
+from runner.store.evidence import UNHEARD
 from runner.store.work import owned_task_ids
 
 AWAITED = text("attempts.callback IS NOT NULL")
@@ -23,7 +24,7 @@ def awaited(connection: Connection, callback: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Call:
     """The job that a call is about, and its account. `stray`: an order whose answer never came has a task after all,
-    and nothing will ask for it: its job is held, given up, or has been ordered anew."""
+    and nothing will ask for it: its job is held, given up, or has been ordered anew, or follows another task."""
 
     account: str
     job_id: int
@@ -36,7 +37,8 @@ def hear(connection: Connection, now: datetime, callback: str, task_id: str | No
     No state is changed by this: an authenticated question must confirm it (reliability.md T20).
     """
     gone_on = or_(jobs.c.attempt_id != attempts.c.id, jobs.c.state.in_([State.HELD, State.CANCELLED]))
-    unheard = and_(attempts.c.task_id.is_(None), gone_on)
+    misled = and_(attempts.c.outcome.in_(UNHEARD), attempts.c.task_id != task_id)
+    unheard = or_(and_(attempts.c.task_id.is_(None), gone_on), misled)
     statement = select(attempts.c.id, attempts.c.job_id, attempts.c.account, unheard.label("unheard")).where(AWAITED)
     joined = statement.select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
     found = connection.execute(joined.where(attempts.c.callback == callback)).first()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from runner.exchange import Phase, Report
 from runner.lifecycle import deciding
 from runner.store import Store
 from runner.store.callbacks import Call, hear
@@ -30,3 +31,20 @@ async def test_a_lost_order_that_has_a_task_is_told_where_nobody_asks_for_it(sto
     call = await store.write(hear, store.clock.now(), WORD, "task-9")
     assert call == Call(ACCOUNT, claimed.job_id, stray=then != "looked into")
     assert await store.write(hear, store.clock.now(), "0" * 64, "task-9") is None
+
+
+@pytest.mark.parametrize(("told", "stray"), [("task-8", False), ("task-9", True)])
+async def test_a_call_that_names_another_task_than_a_person_gave_to_a_lost_order_is_told(
+    store: Store, told: str, stray: bool
+) -> None:
+    """The job follows what a person took for its task; what was paid for is another one, and nobody would follow it."""
+    await fill(store, 1)
+    [ready] = await intents(store, 1, keyed=False)
+    [claimed] = (await take(store, keyed=False, intents=[replace(ready, callback=WORD)])).submissions
+    await answer(store, claimed, Unanswered("none came"), keyed=False, lookable=False)
+    seen = Report("task-8", Phase.GOING, "processing")
+    change = deciding.adopt(await work_of(store, claimed.job_id), "task-8", seen, store.clock.now())
+    assert not isinstance(change, deciding.Declined)
+    await store.record(change)
+    call = await store.write(hear, store.clock.now(), WORD, told)
+    assert call == Call(ACCOUNT, claimed.job_id, stray)
