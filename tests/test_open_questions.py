@@ -23,14 +23,16 @@ from runner.clock import Clock
 from runner.engine import Engine, Exit
 from runner.engine import lane as lanes
 from runner.engine import run as runs
-from runner.errors import LocalError
+from runner.errors import LocalError, NotSent
 from runner.exchange import Accepted
 from runner.jobs import Change, Event, Standing, State
 from runner.ledger import Bill
 from runner.lifecycle import accepting, deciding, hosting, looking, submitting
+from runner.lifecycle import desk as desks
 from runner.lifecycle.deciding import Declined
 from runner.lifecycle.desk import Desk
-from runner.store import open_store, place
+from runner.store import Store, open_store, place
+from runner.store.brink import Brink
 from runner.store.work import Work
 from runner.verdicts.submission import CONFLICT_WINDOW, Submission, beyond_key_window
 
@@ -460,6 +462,29 @@ def disk_full(engine: Engine, times: int) -> list[Change]:
 
 
 # R23
+
+
+async def test_a_brink_that_this_machine_cannot_note_in_time_is_no_silence_of_the_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is full for a while, say: the orders are put back, and neither paused nor is the provider blamed."""
+    note, late = Store.mark_brink, [True] * 4
+    said = CapturingLogger()
+    monkeypatch.setattr(desks, "log", said)
+
+    async def too_late(self: Store, brink: Brink) -> None:
+        if late:
+            late.pop()
+            raise NotSent("it took too long to note that it was to be sent")
+        await note(self, brink)
+
+    monkeypatch.setattr(Store, "mark_brink", too_late)
+    async with scene(tmp_path) as s:
+        for n in range(4):
+            s.ask("seedance2ai", f"in good time {n}")
+        assert await s.run() is Exit.DONE
+        assert not late
+        assert not {call.args[0] for call in said.calls} & {"the provider does not answer", "orders are paused"}
 
 
 async def test_nothing_is_paid_for_after_the_first_signal(tmp_path: Path) -> None:

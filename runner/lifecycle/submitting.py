@@ -33,6 +33,8 @@ from runner.verdicts.submission import (
     never_resent,
 )
 
+LATE = "it could not be noted in time that it was to be sent"
+
 
 async def prepare(desk: Desk, work: Work) -> Intent | Unhosted | None:
     """The intent to pay for a queued job. UNHOSTED: its references must go out first (`hosting.host`). None: it was
@@ -120,14 +122,19 @@ async def _pay(desk: Desk, work: Work, claim: Claim) -> Outcome:
     attempt = work.attempt
     assert attempt is not None, "an intent is on disk before anything is sent"
 
+    noting = False
+
     async def brink() -> None:
+        nonlocal noting
+        noting = True
         await desk.store.mark_brink(Brink(work.id, attempt.id, claim.lease, desk.now()))
+        noting = False
 
     ask = desk.line.submission(brink)
     try:
         return await desk.provider.submit(ask, attempt.path, attempt.body.encode(), attempt.idempotency_key)
     except NotSent as error:
-        return Unsent(str(error), error.stops_after)
+        return Unsent(LATE, ours=True) if noting else Unsent(str(error), error.stops_after)
     except NoAnswer as error:
         return Unanswered(str(error))
 
@@ -147,6 +154,8 @@ def _submission(desk: Desk, work: Work, claim: Claim) -> Submission:
 async def _move_account(desk: Desk, work: Work, outcome: Outcome) -> None:
     """Pauses and stops that the answer means for the whole account; an accepted order ends a pause."""
     match outcome:
+        case Unsent(ours=True):
+            return  # the provider was not even spoken to
         case Unsent() as unsent:
             desk.hear(unsent.why)
             if desk.breaker.hopeless(unsent.stops_after):

@@ -70,10 +70,12 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """Nothing left this machine. `stops_after` as in `errors.NotSent`."""
+    """Nothing left this machine. `stops_after` as in `errors.NotSent`; `ours`: it was this machine that was in the
+    way."""
 
     why: str
     stops_after: int | None = None
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
