@@ -464,6 +464,19 @@ def disk_full(engine: Engine, times: int) -> list[Change]:
 # R23
 
 
+async def test_that_too_many_answers_were_lost_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account is closed for ten minutes: a person would wonder why nothing is ordered any more."""
+    said = CapturingLogger()
+    monkeypatch.setattr(lanes, "log", said)
+    async with scene(tmp_path, speed=1200) as s:
+        s.concurrency = 9
+        for n in range(4):
+            s.ask("happyhorse", f"unheard of {n}", duration=5)
+        await s.fault("happyhorse", "lost_answer", when="submit", times=3)
+        assert await s.run() is Exit.DONE
+    assert [call.kwargs["why"] for call in said.calls] == ["3 answers were lost within 10 min"]
+
+
 async def test_a_brink_that_this_machine_cannot_note_in_time_is_no_silence_of_the_provider(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from runner.lifecycle import evidence, fetching, following, hosting, looking, su
 from runner.lifecycle.desk import Desk
 from runner.limits import earliest, poll_every
 from runner.store.claims import UNLIMITED, Round, Wants, claim, submission_room
-from runner.store.intents import Intent
+from runner.store.intents import LOST_ANSWERS, LOST_WITHIN, Intent
 from runner.store.work import Work, load, peek, reviewed, to_review
 
 log = structlog.get_logger("runner")
@@ -48,6 +48,7 @@ class Lane:
     _hosting: set[int] = field(default_factory=set)
     _broke: set[int] = field(default_factory=set)
     _in_flight: int = 0
+    _closed_until: datetime | None = None
     _patient_until: datetime | None = None
     trouble: list[BaseException] = field(default_factory=list)
 
@@ -110,6 +111,7 @@ class Lane:
         desk.paused = taken.paused
         self.rounds += 1
         self._note_budget(intents, taken)
+        self._note_closed(taken.closed_until)
         return taken
 
     def _note_budget(self, intents: Sequence[Intent], taken: Round) -> None:
@@ -121,6 +123,13 @@ class Lane:
             self._broke |= broke
             self.news.set()
         self.beyond_budget = bool(self._broke) and not sent
+
+    def _note_closed(self, until: datetime | None) -> None:
+        """A person should know why nothing is ordered any more; each answer that was lost has been told by itself."""
+        if until is not None and until != self._closed_until:
+            why = f"{LOST_ANSWERS} answers were lost within {LOST_WITHIN.total_seconds() / 60:.0f} min"
+            log.warning("orders are paused", account=self.desk.account, why=why, hint="it goes on by itself")
+            self._closed_until = until
 
     def _out_of_reach(self) -> bool:
         """While the provider does not answer, a task that we have there is asked after, and nothing is paid for: only

@@ -49,6 +49,7 @@ class Wants:
 @dataclass(slots=True)
 class Round:
     """What a lane may do now. `wake_at`: nothing further becomes possible before then, by what the database knows.
+    `closed_until`: nothing is ordered before then, because too many answers were lost.
 
     `listing` holds the tasks that one walk over the provider's list asks for, and the request for each of its pages.
     """
@@ -66,6 +67,7 @@ class Round:
     stopped: bool = False
     in_flight: int = 0
     wake_at: datetime | None = None
+    closed_until: datetime | None = None
 
     def __bool__(self) -> bool:
         return bool(self.asks or self.downloads)
@@ -91,6 +93,7 @@ def claim(connection: Connection, now: datetime, wants: Wants) -> Round:
         taken.listing, taken.pages = desk.listing()
         taken.polls = desk.polls()
         taken.settles = desk.settles()
+        taken.closed_until = desk.closed_until
         taken.in_flight += len(taken.submissions)
         account = desk.account  # with the moment of its next list
     taken.wake_at = wake_at(connection, now, account, keyed=wants.keyed)
@@ -135,6 +138,7 @@ class _Desk:
 
     def __init__(self, connection: Connection, now: datetime, wants: Wants, account: LockedAccount) -> None:
         self.connection, self.now, self.wants, self.account = connection, now, wants, account
+        self.closed_until: datetime | None = None
         left = room(account.windows, request_ends(connection, now, account), now)
         self.room = min(wants.most, UNLIMITED if left is None else left)
 
@@ -223,7 +227,8 @@ class _Desk:
         return _count(self.connection, self.account.name, State.UNKNOWN, leased=not self.wants.drains) > 0
 
     def _closed_for_lost_answers(self) -> bool:
-        return lost_answers_until(self.connection, self.account.name, self.now) is not None
+        self.closed_until = lost_answers_until(self.connection, self.account.name, self.now)
+        return self.closed_until is not None
 
     def _next_list_at(self, at: datetime) -> None:
         self.connection.execute(update(accounts).where(accounts.c.name == self.account.name).values(list_at=at))
