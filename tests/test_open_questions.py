@@ -23,7 +23,7 @@ from runner.clock import Clock
 from runner.engine import Engine, Exit
 from runner.engine import lane as lanes
 from runner.engine import run as runs
-from runner.errors import LocalError, NotSent
+from runner.errors import InternalError, LocalError, NotSent
 from runner.exchange import Accepted
 from runner.jobs import Change, Event, Standing, State
 from runner.ledger import Bill
@@ -444,6 +444,25 @@ async def test_the_id_of_a_paid_task_is_told_even_if_its_account_cannot_be_writt
                 await engine.run()
         [task] = s.tasks("happyhorse")
         assert f"--adopt {task['id']}" in (said.value.hint or "")
+
+
+async def test_the_id_of_a_paid_task_is_told_whatever_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a bug of ours, which no waiting mends."""
+    said = CapturingLogger()
+    monkeypatch.setattr(accepting, "log", said)
+
+    def broken(*_: object) -> None:
+        raise InternalError("a row that cannot be")
+
+    monkeypatch.setattr(accepting, "after_submission", broken)
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "a still", model="nano-banana-2")
+        with pytest.raises(InternalError):
+            await s.run()
+        [task] = s.tasks("happyhorse")
+        assert [call.kwargs["task_id"] for call in said.calls] == [task["id"]]
 
 
 def disk_full(engine: Engine, times: int) -> list[Change]:

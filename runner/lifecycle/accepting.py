@@ -29,6 +29,11 @@ async def record_accepted(desk: Desk, sub: Submission, accepted: Accepted) -> No
     telling = asyncio.create_task(_tell_if_it_takes_long(desk, sub, accepted))
     try:
         await _keep(desk, sub, accepted)
+    except Unstored:
+        raise
+    except Exception:  # a bug of ours must not be the end of what was paid for
+        log.error("paid, and not stored", **_facts(desk, sub, accepted))
+        raise
     finally:
         telling.cancel()
 
