@@ -114,6 +114,7 @@ async def _adopt(store: Store, job: str, task_id: str) -> None:
     from runner.cli.decisions import decide, tell, title
     from runner.cli.naming import find_one
     from runner.lifecycle import deciding
+    from runner.store.work import outputs_of
 
     work = await find_one(store, job)
     if work.standing.state is not State.HELD:
@@ -123,7 +124,7 @@ async def _adopt(store: Store, job: str, task_id: str) -> None:
     answer = await _ask(store, work, task_id)
 
     async def decision(found: Work) -> Change | Declined:
-        return deciding.adopt(found, task_id, answer, store.clock.now())
+        return deciding.adopt(found, task_id, answer, await store.read(outputs_of, found.id), store.clock.now())
 
     try:
         written = await decide(store, [str(work.id)], "adopt it", decision)

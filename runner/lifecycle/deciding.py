@@ -82,10 +82,13 @@ def cancel(work: Work, now: datetime) -> Change | Declined:
             return Declined(f"it has ended already ({state})")
 
 
-def adopt(work: Work, task_id: str, answer: Report | Refusal, now: datetime) -> Change | Declined:
+def adopt(
+    work: Work, task_id: str, answer: Report | Refusal, outputs: Sequence[OutputRow], now: datetime
+) -> Change | Declined:
     """held → running with this task, if the provider's answer says that the account has such a task.
 
-    What it is a picture of cannot be known from the answer: that is the person's word.
+    What it is a picture of cannot be known from the answer: that is the person's word. The files that another task of
+    the job has named are not wanted any more.
     """
     if work.standing.state is not State.HELD:
         return not_held(work)
@@ -95,7 +98,10 @@ def adopt(work: Work, task_id: str, answer: Report | Refusal, now: datetime) -> 
         work.standing, state=State.RUNNING, due_at=now, task_id=task_id, status=answer.status, progress=answer.progress,
         failure=None, errors=0, accepted_at=now, finished_at=None, **NOT_ASKED,
     )  # fmt: skip
-    return _change(work, Event.ADOPTED, standing, now, task_id=task_id, how="by a person's word", status=answer.status)
+    change = _change(
+        work, Event.ADOPTED, standing, now, task_id=task_id, how="by a person's word", status=answer.status
+    )
+    return change if task_id == work.standing.task_id else replace(change, outputs=_of_no_use(outputs))
 
 
 def resubmit(work: Work, outputs: Sequence[OutputRow], now: datetime) -> Change | Declined:
@@ -106,8 +112,12 @@ def resubmit(work: Work, outputs: Sequence[OutputRow], now: datetime) -> Change 
         return Declined("some of its files are on disk already", "ask for another take to have another render")
     standing = replace(_anew(work.standing, now), generation=work.standing.generation + 1)
     left = {"left_task": work.standing.task_id} if work.standing.task_id else {}
-    stale = tuple(replace(row, url=None) for row in outputs if row.url)
-    return replace(_change(work, Event.RESUBMITTED, standing, now, **left, **_unsettled(work)), outputs=stale)
+    change = _change(work, Event.RESUBMITTED, standing, now, **left, **_unsettled(work))
+    return replace(change, outputs=_of_no_use(outputs))
+
+
+def _of_no_use(outputs: Sequence[OutputRow]) -> tuple[OutputRow, ...]:
+    return tuple(replace(row, url=None) for row in outputs if row.url)
 
 
 def abandon(work: Work, now: datetime) -> Change | Declined:

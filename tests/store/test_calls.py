@@ -43,7 +43,7 @@ async def test_a_call_that_names_another_task_than_a_person_gave_to_a_lost_order
     [claimed] = (await take(store, keyed=False, intents=[replace(ready, callback=WORD)])).submissions
     await answer(store, claimed, Unanswered("none came"), keyed=False, lookable=False)
     seen = Report("task-8", Phase.GOING, "processing")
-    change = deciding.adopt(await work_of(store, claimed.job_id), "task-8", seen, store.clock.now())
+    change = deciding.adopt(await work_of(store, claimed.job_id), "task-8", seen, [], store.clock.now())
     assert not isinstance(change, deciding.Declined)
     await store.record(change)
     call = await store.write(hear, store.clock.now(), WORD, told)

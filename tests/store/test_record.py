@@ -11,8 +11,9 @@ import pytest
 
 from runner.errors import ErrorKind, Fenced, LocalError, Taken
 from runner.exchange import Accepted, Action
-from runner.jobs import Answer, Event, Failure, OutputRow, State
+from runner.jobs import Answer, Change, Event, Failure, OutputRow, State
 from runner.ledger import Entry, EntryKind
+from runner.lifecycle import deciding
 from runner.store import Store, open_store
 from runner.store.changes import attempts, events, jobs, ledger, outputs
 from runner.store.pen import CROWD
@@ -292,6 +293,24 @@ async def test_a_completed_task_names_the_files_that_are_wanted(store: Store) ->
     await set_downloading(store, job, "https://cdn.example/1?sig=a", "https://cdn.example/2?sig=b")
     found = await store.read(outputs_of, job)
     assert found == [OutputRow(0, "https://cdn.example/1?sig=a"), OutputRow(1, "https://cdn.example/2?sig=b")]
+
+
+@pytest.mark.parametrize("adopted", ["another task", "its own"])
+async def test_the_files_of_a_task_are_not_wanted_of_another_one(store: Store, adopted: str) -> None:
+    await fill(store)
+    [job] = await set_running(store)
+    await set_downloading(store, job, "https://cdn.example/1?sig=a", "https://cdn.example/2?sig=b")
+    [claimed] = (await take(store, downloads=1)).downloads
+    work = await work_of(store, job)
+    await store.record(step(Event.DOWNLOAD_FAILED, work, State.HELD, claimed.lease, store.clock.now()))
+    held, known = await work_of(store, job), await store.read(outputs_of, job)
+    task = "task-9" if adopted == "another task" else work.standing.task_id
+    assert task is not None
+    change = deciding.adopt(held, task, done(task), known, store.clock.now())
+    assert isinstance(change, Change)
+    await store.record(change)
+    left = [row.url for row in await store.read(outputs_of, job) if row.url]
+    assert len(left) == (0 if adopted == "another task" else 2)
 
 
 async def test_a_published_file_keeps_its_place_and_loses_its_url(store: Store, clock: HandClock) -> None:

@@ -254,7 +254,8 @@ class Story(RuleBasedStateMachine):
         mine = [task_id for task_id in mine if not self.queue.decide(booked_before, work, task_id)]
         owned = self.queue.decide(owned_task_ids, work.account, mine)
         chosen = next((task_id for task_id in mine if task_id not in owned), "t999")
-        return deciding.adopt(work, chosen, self.do(self.asked_by_a_person(chosen)), self.clock.now())
+        answer, outputs = self.do(self.asked_by_a_person(chosen)), self.queue.decide(outputs_of, work.id)
+        return deciding.adopt(work, chosen, answer, outputs, self.clock.now())
 
     async def asked_by_a_person(self, task_id: str) -> Any:
         """At a moment that suits both the provider and its limit of requests."""
