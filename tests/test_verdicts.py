@@ -487,6 +487,18 @@ def test_no_answer_means_ask_later_and_later() -> None:
     )
 
 
+def test_questions_without_an_answer_are_no_fruitless_tries_to_fetch() -> None:
+    """A complete task is asked for a fresh URL while its provider is away for an hour: its files have all their tries
+    left."""
+    complete = after_poll(asked(), DONE).standing
+    standing = replace(complete, state=State.RUNNING, errors=8)
+    for _ in range(60):
+        change = no_news(asked(standing), Failure(ErrorKind.NETWORK, "no_answer", ""))
+        standing = change.standing
+        assert standing.due_at - NOW == timedelta(minutes=1)
+    assert after_poll(asked(standing), DONE).standing.errors == 8
+
+
 @pytest.mark.parametrize("action", sorted(NOT_CHARGED))
 def test_a_task_refused_for_want_of_credits_or_service_and_free_is_queued_again(action: Action) -> None:
     """Its documented price is not booked for what was never made. It counts as free only if the provider says so."""

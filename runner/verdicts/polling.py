@@ -67,8 +67,9 @@ def after_poll(poll: Poll, answer: Report | Refusal) -> Change:
 
 
 def no_news(poll: Poll, failure: Failure, *, wait: float | None = None) -> Change:
-    """The question was not answered: ask again, later and later, for as long as it takes."""
-    errors = poll.standing.errors + 1
+    """The question was not answered: ask again, later and later, for as long as it takes. Where a complete task was
+    asked for a fresh URL, `errors` are the tries to fetch its files, and this was none."""
+    errors = poll.standing.errors + (poll.standing.finished_at is None)
     pause = timedelta(seconds=max(wait or 0.0, backoff(errors, spread=poll.spread)))
     standing = replace(poll.standing, due_at=poll.now + max(pause, poll.every), errors=errors, failure=failure)
     return _change(poll, Event.POLLED, standing)
