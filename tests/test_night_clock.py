@@ -9,6 +9,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from night import cable, night
 from scene import until
 from torture.judge import judge
@@ -16,6 +17,8 @@ from torture.trial import trial
 
 from runner.engine import Exit
 from runner.jobs import State
+from runner.lifecycle import submitting
+from runner.verdicts.submission import Submission, beyond_key_window
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -56,6 +59,27 @@ async def test_F15_a_connection_that_did_not_outlive_the_sleep_costs_one_deadlin
         assert await running is Exit.DONE
         assert time.monotonic() - began < 20
         await n.all_is_well()
+
+
+async def test_a_resend_that_slept_before_its_first_byte_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider is trusted to remember the key when the resend is begun, and no longer when the machine wakes up."""
+    asked: list[bool] = []
+
+    def then_asleep(sub: Submission) -> bool:
+        beyond = beyond_key_window(sub)
+        if sub.open and not asked:
+            asked.append(beyond)
+            n.wall.moved.append(3 * HOUR)
+        return beyond
+
+    monkeypatch.setattr(submitting, "beyond_key_window", then_asleep)
+    async with night(tmp_path, "seedance2ai", jobs=1, speed=60) as n:
+        await n.s.fault("seedance2ai", "lost_answer", when="submit")
+        assert await n.run() is Exit.PERSON_NEEDED
+        assert len([each for each in await n.asked() if each["point"] == "submit"]) == 1
+        assert await n.state() == ["held"]
 
 
 async def test_a_clock_set_back_makes_no_run_wait(tmp_path: Path) -> None:

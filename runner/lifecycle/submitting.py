@@ -121,12 +121,13 @@ async def _record_outcome(desk: Desk, sub: Submission, outcome: Outcome) -> None
 async def _pay(desk: Desk, work: Work, claim: Claim) -> Outcome:
     attempt = work.attempt
     assert attempt is not None, "an intent is on disk before anything is sent"
-
     noting = False
 
     async def brink() -> None:
         nonlocal noting
         noting = True
+        if beyond_key_window(_submission(desk, work, claim)):  # the machine may have slept on the way to here
+            raise NotSent(LATE)
         await desk.store.mark_brink(Brink(work.id, attempt.id, claim.lease, desk.now()))
         noting = False
 
