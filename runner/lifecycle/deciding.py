@@ -94,14 +94,15 @@ def adopt(
         return not_held(work)
     if isinstance(answer, Refusal):
         return _unverified(answer, task_id)
+    own = task_id == work.standing.task_id
     standing = replace(
         work.standing, state=State.RUNNING, due_at=now, task_id=task_id, status=answer.status, progress=answer.progress,
-        failure=None, errors=0, accepted_at=now, finished_at=None, **NOT_ASKED,
+        failure=None, errors=0, accepted_at=now, finished_at=work.standing.finished_at if own else None, **NOT_ASKED,
     )  # fmt: skip
     change = _change(
         work, Event.ADOPTED, standing, now, task_id=task_id, how="by a person's word", status=answer.status
     )
-    return change if task_id == work.standing.task_id else replace(change, outputs=_of_no_use(outputs))
+    return change if own else replace(change, outputs=_of_no_use(outputs))
 
 
 def resubmit(work: Work, outputs: Sequence[OutputRow], now: datetime) -> Change | Declined:

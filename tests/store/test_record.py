@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from runner.errors import ErrorKind, Fenced, LocalError, Taken
-from runner.exchange import Accepted, Action
+from runner.exchange import Accepted, Action, Phase, Report
 from runner.jobs import Answer, Change, Event, Failure, OutputRow, State
 from runner.ledger import Entry, EntryKind
 from runner.lifecycle import deciding
@@ -311,6 +311,23 @@ async def test_the_files_of_a_task_are_not_wanted_of_another_one(store: Store, a
     await store.record(change)
     left = [row.url for row in await store.read(outputs_of, job) if row.url]
     assert len(left) == (0 if adopted == "another task" else 2)
+
+
+async def test_a_complete_render_that_a_person_gives_its_own_task_again_stays_complete(store: Store) -> None:
+    """Whatever its provider says of it later: it was paid for, and is never `failed`."""
+    await fill(store)
+    [job] = await set_running(store)
+    await set_downloading(store, job)
+    [claimed] = (await take(store, downloads=1)).downloads
+    work = await work_of(store, job)
+    await store.record(step(Event.DOWNLOAD_FAILED, work, State.HELD, claimed.lease, store.clock.now()))
+    held, task = await work_of(store, job), work.standing.task_id
+    assert task is not None
+    change = deciding.adopt(held, task, done(task), [], store.clock.now())
+    assert isinstance(change, Change)
+    await store.record(change)
+    [asked] = (await take(store, polls=1)).polls
+    assert (await polled(store, asked, Report(task, Phase.FAILED, "failed"))).standing.state is State.HELD
 
 
 async def test_a_published_file_keeps_its_place_and_loses_its_url(store: Store, clock: HandClock) -> None:
