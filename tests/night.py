@@ -47,6 +47,7 @@ class Night:
     concurrency: int
     wall: Wall
     screen: StringIO
+    runs: list[asyncio.Task[Exit]] = field(default_factory=list)
 
     @property
     def said(self) -> str:
@@ -78,7 +79,14 @@ class Night:
         return self.wall
 
     def start(self, **options: Any) -> asyncio.Task[Exit]:
-        return asyncio.create_task(self.run(**options))
+        self.runs.append(asyncio.create_task(self.run(**options)))
+        return self.runs[-1]
+
+    async def end(self) -> None:
+        """What a failed test has left running: cancelled with all else in the loop, it would wait for its own pen."""
+        for running in self.runs:
+            running.cancel()
+        await asyncio.wait([*self.runs, asyncio.create_task(asyncio.sleep(0))])
 
     async def sleep(self, seconds: float) -> None:
         """The machine sleeps: its monotonic clock stands still, the wall's goes on, and so do the providers."""
@@ -119,7 +127,11 @@ async def night(
         console = Console(file=screen, markup=False, highlight=False, emoji=False, width=1000)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(log, "console", lambda: console)
-            yield Night(s, provider, jobs, concurrency, wall, screen)
+            n = Night(s, provider, jobs, concurrency, wall, screen)
+            try:
+                yield n
+            finally:
+                await n.end()
 
 
 @dataclass(eq=False)

@@ -27,9 +27,14 @@ OTHER_KEY = "a-key-of-another-kind-0123456789"
 async def in_the_midst(n: Night, orders: int) -> int:
     """Waits until so many orders were made and answered; returns the number of the last request so far."""
     await until(lambda: n.ordered() >= orders)
-    while sum(state not in ("queued", "submitting") for state in await n.state()) < orders:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)  # the engine tells nobody
+    while not _answered(await n.state(), orders):  # noqa: ASYNC110  # the engine tells nobody
+        await asyncio.sleep(0.01)
     return int((await n.asked())[-1]["seq"])
+
+
+def _answered(states: list[str], orders: int) -> bool:
+    """And none is on the wire, where it could get lost."""
+    return "submitting" not in states and len(states) - states.count("queued") >= orders
 
 
 def most(n: Night, seconds: float) -> float:
@@ -88,8 +93,8 @@ async def test_F01_a_network_that_is_gone_for_an_hour_costs_nothing(
             await way.pull()
         monkeypatch.setattr(Line, "_exchange", counted)
         gone = n.wall.timestamp()
-        await until(lambda: n.wall.timestamp() > gone + HOUR)
-        assert 3 < tried <= most(n, HOUR)
+        await until(lambda: n.wall.timestamp() > gone + HOUR and tried > FIRST)  # a busy machine begins late
+        assert tried <= most(n, n.wall.timestamp() - gone)
         await way.plug()
         assert await running is Exit.DONE
         assert "the provider does not answer" in n.said
@@ -159,6 +164,7 @@ async def test_F72_with_another_accounts_key_nothing_is_ordered(
     """Tasks that it does not know stop the account; open questions are a person's. With the right key all goes on."""
     monkeypatch.setattr(runs, "PATIENCE", 0.0)
     async with night(tmp_path, provider, render=20 * MINUTE) as n:
+        await n.s.fault(provider, "stuck", when="submit")
         running = n.start()
         await until(lambda: n.ordered() >= 1)
         await n.s.fault(provider, "hang", when="submit")
@@ -171,10 +177,13 @@ async def test_F72_with_another_accounts_key_nothing_is_ordered(
         assert "running" in before
         seen, ordered = int((await n.asked())[-1]["seq"]), n.ordered()
         assert await n.run(key=OTHER_KEY) is Exit.PERSON_NEEDED
-        assert await n.state() == [state.replace("unknown", "held") for state in before]
+        became = {"unknown": "held", "downloading": "succeeded"}  # a file is fetched without any key
+        assert await n.state() == [became.get(state, state) for state in before]
         assert [each for each in await n.asked(seen) if each["point"] == "submit"] == []
         assert n.ordered() == ordered
         assert f"{provider} is stopped: tasks in flight were paid with another key" in n.said
+        stuck = n.s.tasks(provider)[0]["id"]
+        await n.s.control("finish", provider=provider, task_id=stuck, outcome="completed")
         assert await n.run() is Exit.PERSON_NEEDED
         assert sorted(await n.state()) in (["held"] * held + ["succeeded"] * (6 - held) for held in (1, 2))
         assert [job.standing.attempts for job in await n.s.jobs()] == [1] * 6

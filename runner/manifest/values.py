@@ -140,7 +140,10 @@ def refuse_number(value: Any, path: Path, found: Findings, wanted: str = "a numb
 
 
 def _plain(text: str) -> str:
-    number = Decimal(text)
+    try:
+        number = Decimal(text)
+    except ArithmeticError:  # 1e30000000000000000000
+        return "it without an exponent"
     return f"{number:f}" if abs(number.adjusted()) < 20 else "it without an exponent"
 
 
