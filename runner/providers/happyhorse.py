@@ -21,7 +21,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from runner.errors import ErrorKind
-from runner.exchange import Accepted, Action, Ask, Listed, Page, Phase, Refusal, Reply, Report, ResultFile, Upload
+from runner.exchange import Accepted, Action, Ask, Listed, Page, Phase, Refusal, Reply, Report, Upload
 from runner.ledger import Price
 from runner.limits import Window
 from runner.providers.description import Fault, Field, Hosting, Mode, Model, Provider, Slot, Values
@@ -51,7 +51,9 @@ from runner.providers.reading import (
 
 PAGE_SIZE = 50  # the most the document allows
 IDS = ("video_id", "image_id", "id")
-VIDEOS, IMAGES = ("video_url", "video_urls"), ("image_url", "image_urls", "images")
+IMAGE_ORDERS = "/api/v1/generate-image"
+# An order of images names its references `images` ("/generate-image"): an answer that repeats them offers no outputs.
+VIDEOS, IMAGES = ("video_url", "video_urls"), ("image_url", "image_urls")
 THUMBNAILS = ("thumbnail_url", "thumbnail_urls", "cover_url")
 DONE, FAILED = ("completed",), ("failed",)
 GOING = ("queued", "pending", "processing", "running", "in_progress")  # assumed
@@ -81,8 +83,10 @@ async def submit(ask: Ask, path: str, content: bytes, _idempotency_key: str | No
     return accepted(reply, IDS, VERDICTS)
 
 
-async def poll(ask: Ask, _path: str, known_id: str) -> Report | Refusal:
-    """Ask for one task, image or video; the provider asks its own upstream for a fresh answer."""
+async def poll(ask: Ask, path: str, known_id: str) -> Report | Refusal:
+    """Ask for one task, image or video; the provider asks its own upstream for a fresh answer.
+
+    What was ordered tells which files are outputs: the `image_url` of a video is the reference that went in."""
     if task_id(known_id) is None:
         return no_such_id(known_id)
     reply = await ask("GET", f"/api/v1/videos/{in_path(known_id)}")
@@ -93,7 +97,7 @@ async def poll(ask: Ask, _path: str, known_id: str) -> Report | Refusal:
         return refused_question(reply, VERDICTS, "no_status", "the answer tells no status")
     if not is_for(reply.data, IDS, known_id):
         return refused_question(reply, {}, "other_task", "the answer is about another task")
-    return _report(known_id, task)
+    return _report(known_id, task, IMAGES if path == IMAGE_ORDERS else VIDEOS)
 
 
 async def history(ask: Ask, page: int) -> Page | Refusal:
@@ -129,9 +133,9 @@ def _refuses(reply: Reply) -> bool:
     return not reply.ok or reply.unreadable is not None or complaint_in(reply.data) is not None
 
 
-def _report(known_id: str, task: Said) -> Report:
+def _report(known_id: str, task: Said, outputs: tuple[str, ...]) -> Report:
     phase, status, recognised = phase_of(task["status"], DONE, FAILED, GOING)
-    files, missing = _files(task) if phase is Phase.DONE else ((), ())
+    files, missing = results(task, outputs, THUMBNAILS) if phase is Phase.DONE else ((), ())
     return Report(
         task_id=known_id,
         phase=phase,
@@ -143,12 +147,6 @@ def _report(known_id: str, task: Said) -> Report:
         used=amount(first(task, ("credits_used", "creditsUsed"))) if phase is not Phase.GOING else None,
         error=failure(task, RETURNED) if phase is Phase.FAILED else None,
     )
-
-
-def _files(task: Said) -> tuple[tuple[ResultFile, ...], tuple[str, ...]]:
-    """A video task may repeat its reference image as `image_url`: that is no output of it."""
-    is_video = any(task.get(name) for name in (*VIDEOS, "generation_type"))
-    return results(task, VIDEOS if is_video else IMAGES, THUMBNAILS)
 
 
 def _entries(data: Any) -> list[Any] | None:
@@ -166,7 +164,8 @@ def _listed(entry: Any) -> Listed | None:
     prompt = entry.get("prompt")
     created = _created(entry)
     told = entry if entry.get("status") is not None else {**entry, "status": ""}
-    return Listed(known_id, prompt if isinstance(prompt, str) else None, created, _report(known_id, told), dict(entry))
+    report = _report(known_id, told, VIDEOS)  # an image that is listed all the same shows no file: it is asked itself
+    return Listed(known_id, prompt if isinstance(prompt, str) else None, created, report, dict(entry))
 
 
 def _created(entry: Said) -> datetime | None:
@@ -250,7 +249,7 @@ IMAGE_SIZE = Field("resolution", choices=("1k", "2k", "4k"))
 NANO_BANANA_2 = Model(
     name="nano-banana-2",
     renders="image",
-    path="/api/v1/generate-image",
+    path=IMAGE_ORDERS,
     model_field="model",
     fields={
         "prompt": Field("prompt", required=True),
