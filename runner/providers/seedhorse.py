@@ -52,7 +52,7 @@ KEY_HEADER = "X-Idempotency-Key"
 IDS = ("taskId",)
 STATUS = "taskStatus"
 GOING, DONE, FAILED, CANCELLED = ("0", "1", "4"), ("2",), ("3",), ("5",)  # 4, the safety review, ends nothing
-FAILED_SUBTASK = "2"
+FINISHED_SUBTASK, FAILED_SUBTASK = "1", "2"
 MOST_IMAGES = 4
 
 REFUSED = Verdict(Action.FAIL, ErrorKind.INVALID_REQUEST)
@@ -138,6 +138,8 @@ def _in_doubt(refusal: Refusal) -> Refusal:
 
 def _report(known_id: str, task: Said) -> Report:
     phase, status, recognised = phase_of(legible(str(task[STATUS])), DONE, FAILED, GOING, CANCELLED)
+    if phase in (Phase.FAILED, Phase.CANCELLED) and _came_in_part(task):
+        phase = Phase.DONE
     files, missing = results([*_results(task)], ("fileUrl",), ("thumbnailUrl",)) if phase is Phase.DONE else ((), ())
     return Report(
         task_id=known_id,
@@ -161,6 +163,13 @@ def _results(task: Said) -> Iterator[Mapping[str, Any]]:
         yield {"failReason": said.get("failReason")} if str(said.get("subStatus")) == FAILED_SUBTASK else said
     if entries:
         yield from [{}] * (_wanted(task) - len(entries))
+
+
+def _came_in_part(task: Said) -> bool:
+    """Whether a task that did not end well holds finished outputs all the same ("subStatus", 1 is Success): they are
+    paid for, and to be fetched."""
+    finished = [entry for entry in _results(task) if str(entry.get("subStatus")) == FINISHED_SUBTASK]
+    return any(isinstance(entry.get("fileUrl"), str) and entry["fileUrl"] for entry in finished)
 
 
 def _wanted(task: Said) -> int:
