@@ -17,7 +17,7 @@ from runner.errors import ErrorKind
 from runner.exchange import Accepted, Action, Listed, Phase, Refusal, Report, ResultFile
 from runner.jobs import TERMINAL, THUMBNAILS, Change, Event, Failure, Standing, State
 from runner.ledger import Bill, EntryKind, as_text, reserve
-from runner.verdicts.looking import TOLERANCE, Question, identify
+from runner.verdicts.looking import TOLERANCE, Question, identify, tells_our_time
 from runner.verdicts.polling import (
     EMPTY_TIMES,
     NOT_CHARGED,
@@ -729,16 +729,41 @@ def test_two_candidates_for_the_older_of_two_equal_questions_are_none() -> None:
     [
         ({"duration": 5}, {"duration": "5s"}, True),
         ({"duration": 5}, {"duration": "15"}, False),
+        ({"duration": 5}, {"duration": Decimal("5.0")}, True),
+        ({"duration": 7.5}, {"duration": "7.50s"}, True),
+        ({"duration": 5}, {"duration": "short"}, False),
         ({"image_url": "https://a/cats"}, {"image_url": "https://a/cat"}, False),
         ({"image_url": "https://a/cat"}, {"image_url": "https://a/cat"}, True),
         ({}, {"image_url": "https://a/cat"}, True),
         ({"resolution": "720p"}, {"resolution": "1080p"}, False),
+        ({"resolution": "720p"}, {"resolution": "720P"}, True),
+        ({"image_url": "https://a/cat"}, {"image_url": "https://a/CAT"}, False),
         ({"aspect_ratio": "16:9"}, {}, True),
         ({}, {"model": "another"}, False),
     ],
 )
 def test_a_fact_that_contradicts_excludes(fields: dict[str, Any], facts: dict[str, Any], ours: bool) -> None:
     assert found([question(1, **fields)], [task("t", "a cat", 1, **facts)]) == ({1: "t"} if ours else {})
+
+
+def test_what_was_not_sent_is_what_the_provider_takes_for_it() -> None:
+    silent = replace(question(1), assumed={"duration": 5})
+    assert found([silent], [task("t", "a cat", 1, duration=10)]) == {}
+    assert found([silent], [task("t", "a cat", 1, duration="5s")]) == {1: "t"}
+    said = replace(question(1, duration=10), assumed={"duration": 5})
+    assert found([said], [task("t", "a cat", 1, duration=10)]) == {1: "t"}
+
+
+def test_where_a_history_may_not_show_such_tasks_only_the_model_tells_one() -> None:
+    unlisted = replace(question(1), listed=False)
+    assert found([unlisted], [task("t", "a cat", 1)]) == {}
+    assert found([unlisted], [task("t", "a cat", 1, model="sd2")]) == {1: "t"}
+    assert found([unlisted, question(2, duration=5)], [task("t", "a cat", 1)]) == {2: "t"}
+
+
+@pytest.mark.parametrize(("at", "ours"), [(None, True), (-86_400, True), (5, True), (5.000001, False)])
+def test_a_history_of_times_to_come_does_not_tell_our_time(at: float | None, ours: bool) -> None:
+    assert tells_our_time([task("old", "a cat", -1), task("t", "a dog", at)], NOW) is ours
 
 
 def test_a_prompt_is_found_where_the_order_has_it() -> None:

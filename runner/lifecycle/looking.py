@@ -18,9 +18,10 @@ from runner.jobs import Change, Event, Standing, State
 from runner.lifecycle import evidence
 from runner.lifecycle.desk import Desk
 from runner.lifecycle.following import page, unless_fenced
+from runner.providers.values import as_written
 from runner.store.intents import Claim
 from runner.store.work import Work, foreign_tasks, owned_task_ids, spoken_for, unknowns
-from runner.verdicts.looking import TOLERANCE, Charge, Look, Question, after_look, identify
+from runner.verdicts.looking import TOLERANCE, Charge, Look, Question, after_look, identify, tells_our_time
 from runner.verdicts.submission import CHANGED
 
 PAGES = 40  # 2,000 tasks: whoever makes more within one open question's time is asked to look by hand
@@ -93,6 +94,8 @@ async def _searched(desk: Desk, pairs: Sequence[tuple[Work, Claim]]) -> dict[int
     tasks = await _history_since(desk, min(map(_brink, asked.values())), request)
     if isinstance(tasks, Refusal):
         return tasks
+    if not tells_our_time(tasks, desk.now() + timedelta(seconds=desk.line.skew), _tolerance(desk)):
+        return {}
     taken = await desk.store.read(spoken_for, desk.account, [task.task_id for task in tasks])
     free = [task for task in tasks if task.task_id not in taken]
     questions = [_question(desk, work) for work in asked.values()]
@@ -105,8 +108,10 @@ def _question(desk: Desk, work: Work) -> Question:
     since = _brink(work) + timedelta(seconds=desk.line.skew)
     model = desk.provider.model(work.model)
     if model is None or "prompt" not in model.fields:
-        return Question(work.id, work.attempt.body, since)
-    return Question(work.id, work.attempt.body, since, model.nest, model.fields["prompt"].native)
+        return Question(work.id, work.attempt.body, since, listed=False)
+    assumed = {f.native: as_written(f, f.default) for f in model.fields.values() if f.default is not None}
+    prompt = model.fields["prompt"].native
+    return Question(work.id, work.attempt.body, since, model.nest, prompt, assumed, desk.lists(work.model))
 
 
 def _brink(work: Work) -> datetime:

@@ -2,14 +2,15 @@
 
 A task is only ours if nobody owns its id, its prompt is exactly ours, it was created after our brink, and none of the
 facts that the history tells contradicts what we asked for. Equal requests are interchangeable; otherwise the match must
-be unique, in both directions.
+be unique, in both directions. A history that tells of times to come counts from another zone than we do: nothing in it
+can be told to be younger than our brink.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -31,19 +32,28 @@ COMPARED = ("duration", "aspect_ratio", "resolution", "image_url", "generation_t
 @dataclass(frozen=True, slots=True)
 class Question:
     """One open question: the body that was sent, and when its first byte left, by the provider's clock. `nest` names
-    the object of the body that holds its fields (empty: the body itself), `prompt` the one that holds the prompt."""
+    the object of the body that holds its fields (empty: the body itself), `prompt` the one that holds the prompt.
+    `assumed` is what the provider takes for what was not sent. `listed`: the history is known to show such tasks; where
+    it is not, only one that names the very model can be ours."""
 
     job_id: int
     body: str
     since: datetime
     nest: str = ""
     prompt: str = "prompt"
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+    listed: bool = True
 
     def asked(self) -> Mapping[str, Any]:
         """What was asked for, by native name."""
-        body: dict[str, Any] = json.loads(self.body)
+        body: dict[str, Any] = json.loads(self.body, parse_float=Decimal)
         inner = body.get(self.nest)
-        return {**body, **inner} if isinstance(inner, dict) else body
+        return {**self.assumed, **body, **(inner if isinstance(inner, dict) else {})}
+
+
+def tells_our_time(tasks: Sequence[Listed], now: datetime, tolerance: timedelta = TOLERANCE) -> bool:
+    """Whether none of the tasks of a history, owned or not, was created after `now`, by the provider's clock."""
+    return all(task.created_at is None or task.created_at <= now + tolerance for task in tasks)
 
 
 def identify(
@@ -96,18 +106,32 @@ def _fits(question: Question, task: Listed, same_model: Callable[[str, str], boo
         return False
     if task.created_at < question.since - tolerance:
         return False
-    if "model" in body and task.facts.get("model") and not same_model(str(body["model"]), str(task.facts["model"])):
+    told = task.facts.get("model")
+    if "model" in body and told and not same_model(str(body["model"]), str(told)):
+        return False
+    if not told and not question.listed:
         return False
     return all(_agree(name, body.get(name), task.facts.get(name)) for name in COMPARED)
 
 
 def _agree(name: str, asked: Any, told: Any) -> bool:
-    """Whether a fact contradicts what was asked; silence on either side does not. A duration may be told as "5s"."""
+    """Whether a fact contradicts what was asked; silence on either side does not. A duration may be told as "5s", or as
+    5.0, and a word in capitals ("720P")."""
     if asked is None or told is None:
         return True
     if name == "duration":
-        return str(asked).removesuffix("s") == str(told).removesuffix("s")
-    return str(asked) == str(told)
+        return _seconds(asked) == _seconds(told)
+    if name == "image_url":
+        return str(asked) == str(told)
+    return str(asked).casefold() == str(told).casefold()
+
+
+def _seconds(said: Any) -> Decimal | str:
+    text = str(said).removesuffix("s")
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return text
 
 
 class Charge(StrEnum):
