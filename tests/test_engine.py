@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -301,3 +303,21 @@ async def test_a_question_to_who_may_not_be_asked_stops_the_account_too(
         assert states(await s.jobs()) == ["running"]
         monkeypatch.undo()
         assert await s.run() is Exit.DONE
+
+
+@pytest.mark.parametrize("way", ["fields", "params"])
+async def test_F55_outputs_that_did_not_come_are_missed_in_whatever_way_they_were_asked_for(
+    tmp_path: Path, way: str
+) -> None:
+    """`batchCount` is the provider's own name for `count`."""
+    async with scene(tmp_path) as s:
+        s.ask("seedance2ai", "four lighthouses", model="gpt-image-2", resolution="1K", aspect_ratio="1:1")
+        spec = json.loads(s.orders[0].spec)
+        spec[way] |= {"count": 4} if way == "fields" else {"batchCount": 4}
+        s.orders[0] = replace(s.orders[0], spec=json.dumps(spec))
+        await s.fault("seedance2ai", "partial", when="submit")
+        assert await s.run() is Exit.SOME_FAILED
+        [job] = await s.jobs()
+        assert (job.standing.state, len(s.tasks("seedance2ai"))) == (State.PARTIAL, 1)
+        assert job.standing.failure is not None
+        assert job.standing.failure.message == "1 of 4 outputs did not come"

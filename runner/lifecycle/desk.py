@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -18,10 +19,9 @@ from runner.clock import Clock
 from runner.downloads.outcomes import CAP, Refused
 from runner.errors import ErrorKind, NoAnswer, NotSent, Unstored
 from runner.exchange import Action, Ask, Refusal
-from runner.expand.keys import parse_spec
 from runner.jobs import QUIET, Change, Event, State
 from runner.limits import PROBE_EVERY, Breaker
-from runner.providers.description import Provider
+from runner.providers.description import Model, Provider
 from runner.store import Store
 from runner.store import accounts as account_rows
 from runner.store.changes import end_requests
@@ -199,7 +199,7 @@ class Desk:
         return Poll(
             work.id, claim.lease, work.standing, attempt.bill, attempt.priced, max(self.poll_interval, self.every),
             self.timeout, claim.request, self.now(), self.random(), self.provider.refunds_failures,
-            ordered(work),
+            ordered(work, self.provider.model(work.model)),
         )  # fmt: skip
 
     async def surely(self, work: Coroutine[Any, Any, None]) -> None:
@@ -254,7 +254,12 @@ def _told(change: Change) -> dict[str, str]:
     return facts if ours else {**facts, "why": failure.kind.value, "code": failure.code}
 
 
-def ordered(work: Work) -> int:
-    """How many outputs the job asks for."""
-    count = parse_spec(work.spec)[0].get("count")
-    return count if isinstance(count, int) else 1
+def ordered(work: Work, model: Model | None) -> int:
+    """How many outputs the request asks for, in whatever way it came to say so (`count`, or the provider's own name in
+    `params`); where it does not, as many as the document says."""
+    field = model.fields.get("count") if model is not None else None
+    if model is None or field is None or work.attempt is None:
+        return 1
+    body = json.loads(work.attempt.body)
+    told = str((body.get(model.nest, {}) if model.nest else body).get(field.native, field.default))
+    return int(told) if told.isdecimal() else 1

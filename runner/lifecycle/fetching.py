@@ -41,7 +41,7 @@ async def fetch(desk: Desk, work: Work, claim: Claim) -> None:
         change = _not_yet(desk, work, claim, troubles, published)
     else:
         given_up = await _give_up(desk, work, [row for row, _ in missing])
-        change = _completed(desk, work, claim, (*published, *given_up), _part(work, rows))
+        change = _completed(desk, work, claim, (*published, *given_up), _part(desk, work, rows))
     if change.event is not Event.POSTPONED:
         desk.refused.pop(work.id, None)
     await desk.record(change)
@@ -58,14 +58,14 @@ async def _fetch_one(desk: Desk, work: Work, row: OutputRow) -> Outcome:
     return outcome
 
 
-def _part(work: Work, rows: Sequence[OutputRow]) -> Failure | None:
+def _part(desk: Desk, work: Work, rows: Sequence[OutputRow]) -> Failure | None:
     """What the provider itself did not make of what was asked for. A person may have had the rest fetched since it said
     so: then the files are counted."""
     known = work.standing.failure
     if known is not None and known.code == "partial":
         return known
     made = sum(1 for row in rows if not row.thumbnail and (row.url or row.path))
-    asked = ordered(work)
+    asked = ordered(work, desk.provider.model(work.model))
     why = f"{asked - made} of {asked} outputs did not come"
     return Failure(ErrorKind.TASK_FAILED, "partial", why) if made < asked else None
 
