@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from test_manifest_bad import call, empty_queue, watching
 
 from runner.downloads import hindrance
 from runner.manifest.findings import KEPT
-from runner.references import expiry, signed
+from runner.references import expiry, half_spent, signed
 
 MANIFEST = """\
 version: 1
@@ -118,6 +118,16 @@ def test_B65_the_end_of_a_signed_url(store: str) -> None:
 )  # fmt: skip
 def test_B65_a_url_that_does_not_say_so_has_no_end(query: str) -> None:
     assert expiry(f"https://bucket.example.com/a.png?{query}") is None
+
+
+def test_a_signed_url_is_half_spent_when_less_than_half_of_its_time_is_left() -> None:
+    url, since = f"https://bucket.example.com/a.png?{SIGNED['Amazon']}", ENDS - timedelta(hours=1)
+    assert not half_spent(url, since, ENDS - timedelta(minutes=30))
+    assert half_spent(url, since, ENDS - timedelta(minutes=29))
+    assert half_spent(url, since, ENDS + timedelta(days=1))
+    assert not half_spent("https://bucket.example.com/a.png", since, ENDS + timedelta(days=1))
+    assert not half_spent(url, ENDS - timedelta(seconds=59), ENDS), "a new one would not be good for longer"
+    assert not half_spent(url, ENDS + timedelta(hours=1), ENDS + timedelta(days=1)), "their clock is not ours"
 
 
 def test_an_address_that_thousands_of_jobs_name_is_looked_into_once(monkeypatch: pytest.MonkeyPatch) -> None:

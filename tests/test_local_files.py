@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import samples
+from liar import Said, liar
 from manifests import yaml_of
 from scene import Scene, scene, states
 from test_endings import settings_of
+from test_open_questions import ahead
 from torture.commands import Commands, Ended
 
 from runner import references
@@ -350,3 +352,28 @@ async def test_jobs_of_an_older_queue_are_held_to_the_manifests_folder(tmp_path:
         s.orders[0] = replace(s.orders[0], spec=json.dumps(spec))
         assert await s.run() is (Exit.DONE if inside else Exit.SOME_FAILED)
         assert await uploads(s) == int(inside)
+
+
+@pytest.mark.parametrize(("later", "times"), [(1000, 1), (2000, 2), (9000, 2)])
+async def test_a_url_that_runs_out_is_had_anew_before_it_does(tmp_path: Path, later: float, times: int) -> None:
+    """How long the URL of an upload is good for is not documented; where it is a signed one it says so itself."""
+    given: list[str] = []
+
+    def signing(said: Said) -> Said | None:
+        if not said.path.endswith("/upload"):
+            return None
+        signed = f"X-Amz-Date={s.clock.now():%Y%m%dT%H%M%SZ}&X-Amz-Expires=3600&X-Amz-Signature=0"
+        given.append(f"{json.loads(said.body)['data']['url']}?{signed}")
+        return replace(said, body=json.dumps({"data": {"url": given[-1]}, "error": None}).encode())
+
+    async with scene(tmp_path) as s:
+        picture = put(tmp_path / "a.png")
+        s.ask("happyhorse", "now", duration=5, files={"first_frame": picture})
+        async with liar(s, "happyhorse", signing):
+            assert await s.run() is Exit.DONE
+            s.ask("happyhorse", "later", duration=5, files={"first_frame": picture})
+            s.clock = ahead(s.clock, later)
+            assert await s.run() is Exit.DONE
+        [_, job] = await s.jobs()
+        assert job.attempt is not None
+        assert (len(given), json.loads(job.attempt.body)["image_url"]) == (times, given[-1])

@@ -1,7 +1,8 @@
 """A job's references on their way to the provider: local files are uploaded, and what it wants to review is reviewed.
 
-Once per content and account, whoever of its jobs comes first. Meanwhile the job stays `queued`, with a later `due_at`
-where the provider takes its time; what is refused refuses the job. Nothing here is ever charged.
+Once per content and account, whoever of its jobs comes first, and once more where the URL given for it runs out.
+Meanwhile the job stays `queued`, with a later `due_at` where the provider takes its time; what is refused refuses the
+job. Nothing here is ever charged.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,7 +85,16 @@ async def _held_url(desk: Desk, work: Work, content: str) -> str | Unhosted | No
         return UNHOSTED
     if known.refused is not None:
         await reject(desk, work, _refused_reference(known.refused))
+    elif known.url and _runs_out(desk, known.url, known.asked_at):
+        await desk.store.write(hosted.doubt, desk.account, [content])
+        return UNHOSTED
     return known.url
+
+
+def _runs_out(desk: Desk, url: str, since: datetime) -> bool:
+    """Whether a URL that the provider gave us, by its own clock, is to be had anew."""
+    skew = timedelta(seconds=desk.line.skew)
+    return references.half_spent(url, since + skew, desk.now() + skew)
 
 
 def contents_of(work: Work) -> list[str]:

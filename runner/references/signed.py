@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 FORMATS = ("%Y%m%dT%H%M%SZ", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d")
 SIGNERS = ("x-amz", "x-goog", "x-oss", "x-tos")  # their -date and -expires belong together
 MOST_FIELDS = 100
+SHORTEST = timedelta(minutes=1)
 
 
 @lru_cache(maxsize=4096)  # jobs by the thousand name the same references
@@ -24,6 +25,13 @@ def expiry(url: str) -> datetime | None:
         return _from_signing(fields) or _by_second(fields) or _in_words(fields)
     except (ValueError, OverflowError):
         return None
+
+
+def half_spent(url: str, since: datetime, now: datetime) -> bool:
+    """Whether less than half is left of the time that a URL, had at `since`, is good for. Never of one that is good for
+    less than a minute: a later one would be no better."""
+    ends = expiry(url)
+    return ends is not None and ends - since >= SHORTEST and now - since > (ends - since) / 2
 
 
 def without_signature(url: str) -> str:
