@@ -339,7 +339,7 @@ async def test_no_listed_code_is_taken_for_a_name_of_ours(code: str, reply: Repl
 
 
 def test_a_list_that_tells_no_status_is_no_news_of_a_task() -> None:
-    work: Any = SimpleNamespace(id=1, standing=SimpleNamespace(task_id="17", accepted_at=NOW))
+    work: Any = SimpleNamespace(id=1, standing=SimpleNamespace(task_id="17", accepted_at=NOW, finished_at=None))
     desk: Any = SimpleNamespace(asked_alone={1: NOW}, now=lambda: NOW)
     listed = {"17": Listed("17", None, None, Report("17", Phase.GOING, ""))}
     assert following._told(desk, work, listed) is None

@@ -6,8 +6,10 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,11 +17,14 @@ from liar import Lie, Said, liar
 from scene import Scene, scene, until
 
 from runner.engine import Exit
+from runner.exchange import Listed, Phase, Report, ResultFile
 from runner.jobs import State
+from runner.lifecycle import following
 from runner.store.work import Work
 
 Entry = dict[str, Any]
 Retold = Callable[[Entry], Entry]
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
 TERSE = ("id", "prompt", "created_at", "status")
 
 
@@ -104,3 +109,15 @@ async def test_a_length_in_another_form_is_the_same_length(tmp_path: Path) -> No
         other = {"prompt": "the same words", "duration": 5, "model": "doubao-seedance-2-0"}
         job, task_id, ended = await lost_beside(s, lambda entry: {**entry, "duration": 5.0}, **other)
         assert (job.standing.task_id, ended) == (task_id, Exit.DONE)
+
+
+def test_a_fresh_url_is_asked_of_the_task_and_not_of_a_list_that_may_tell_the_old_one() -> None:
+    """Seen: a list that kept telling the URL that had run out, until a finished video was held."""
+    report = Report("17", Phase.DONE, "completed", files=(ResultFile("https://cdn.example/old", 0),), used=Decimal(38))
+    listed = {"17": Listed("17", None, None, report)}
+    desk: Any = SimpleNamespace()
+    ended, going = (SimpleNamespace(task_id="17", finished_at=at) for at in (NOW, None))
+    work: Any = SimpleNamespace(id=1, standing=going)
+    assert following._told(desk, work, listed) is report
+    work.standing = ended
+    assert following._told(desk, work, listed) is None

@@ -148,9 +148,9 @@ async def page(desk: Desk, number: int) -> Page | Refusal:
 
 
 def _wants_asking(desk: Desk, work: Work, report: Report) -> bool:
-    """Whether the list's word is not enough: no status, an end without its files or its cost, or a
-    copy that may be stale."""
-    if not report.status:
+    """Whether the list's word is not enough: no status, an end without its files or its cost, or a copy that may be
+    stale. One that is known to have ended is asked for a fresh URL, and the list may keep telling the old one."""
+    if not report.status or work.standing.finished_at is not None:
         return True
     if report.phase is Phase.GOING:
         began = work.standing.accepted_at or work.created_at
