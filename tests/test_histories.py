@@ -121,3 +121,32 @@ def test_a_fresh_url_is_asked_of_the_task_and_not_of_a_list_that_may_tell_the_ol
     assert following._told(desk, work, listed) is report
     work.standing = ended
     assert following._told(desk, work, listed) is None
+
+
+async def test_a_list_that_begins_with_the_oldest_is_read_to_its_end(tmp_path: Path) -> None:
+    """In what order `GET /videos` lists is not documented."""
+    newest: list[Entry] = []
+
+    def oldest_first(said: Said) -> Said | None:
+        if "/videos?" not in said.path:
+            return None
+        data = json.loads(said.body)
+        if "page=1&" in said.path:
+            newest[:] = data["data"]["videos"]
+            data["data"]["videos"] = [before(number) for number in range(50)]
+        elif "page=2&" in said.path:
+            data["data"]["videos"] = newest
+        return replace(said, body=json.dumps(data).encode())
+
+    async with scene(tmp_path) as s:
+        s.ask("happyhorse", "on the second page", duration=5)
+        await s.fault("happyhorse", "lost_answer", when="submit")
+        async with liar(s, "happyhorse", oldest_first):
+            assert await s.run() is Exit.DONE
+        [job], [task] = await s.jobs(), s.tasks("happyhorse")
+        assert job.standing.task_id == task["id"]
+
+
+def before(number: int) -> Entry:
+    at = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=number)
+    return {"id": f"vid_{number}", "prompt": "long ago", "status": "completed", "created_at": at.isoformat()}

@@ -147,11 +147,17 @@ async def _history_since(desk: Desk, since: datetime, request: int | None) -> li
         if isinstance(answer, Refusal):
             return answer
         seen.update({item.task_id: item for item in answer.items})
-        oldest = min((i.created_at for i in answer.items if i.created_at is not None), default=None)
         theirs = since + timedelta(seconds=desk.line.skew) - _tolerance(desk)
-        if not answer.more or not answer.items or (oldest is not None and oldest < theirs):
+        if not answer.more or not answer.items or _reaches_back(answer.items, theirs):
             break
     return list(seen.values())
+
+
+def _reaches_back(items: Sequence[Listed], moment: datetime) -> bool:
+    """Whether the pages after this one are from before `moment`. Only where it is newest first: what order a list has
+    is not documented everywhere, and in another one its old tasks say nothing of the next page."""
+    times = [item.created_at for item in items if item.created_at is not None]
+    return bool(times) and times[0] >= times[-1] < moment
 
 
 async def _conclude(desk: Desk, work: Work, claim: Claim, task: Listed | None, *, alone: bool) -> None:
