@@ -36,7 +36,8 @@ class Field:
     the allowed values in the provider's own spelling; upper and lower case (and jpg/jpeg) are translated to it.
     `translate` gives further spellings of a manifest and what each becomes ("16:9": "1280x720"). `default` is what the
     document says happens when the field is not sent (it is not sent by us either, but checks and prices assume it).
-    `write` names how the value is written: as it is, or as text ("5"), or as text with a unit ("5s").
+    `write` names how the value is written: as it is, or as text ("5"), or as text with a unit ("5s"). A person may
+    write that unit too, and `unit` where a document shows it although it is not sent.
     `schemes` are those that a URL in it may have. `assumed` marks a field that no document names (providers.md section
     7).
     """
@@ -49,6 +50,7 @@ class Field:
     default: Scalar | None = None
     required: bool = False
     write: Literal["plain", "text", "seconds"] = "plain"
+    unit: Literal["", "s"] = ""
     translate: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     assumed: bool = False

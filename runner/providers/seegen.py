@@ -214,7 +214,7 @@ HAPPYHORSE = Model(
     callback_field="callBackUrl",
     fields={
         "prompt": Field("prompt", high=LONGEST_PROMPT, note="a CJK character counts twice; optional with first_frame"),
-        "duration": Field("duration", "integer", low=3, high=15, default=5, write="text", note="seconds"),
+        "duration": Field("duration", "integer", low=3, high=15, default=5, write="text", unit="s", note="seconds"),
         "resolution": Field("outputResolution", choices=("720p", "1080p"), default="720p"),
         "aspect_ratio": Field("ratio", choices=COMMON_RATIOS, note="not with first_frame"),
         "seed": Field("seed", "integer", low=0, high=2_147_483_647),

@@ -154,7 +154,7 @@ def _number(entry: Entry, written: Any, where: str, label: str) -> tuple[Any, An
 
 
 def _from_text(text: str, field: Field, where: str) -> int | Decimal | Fault:
-    value, kind = _scalar(text.strip().removesuffix("s") if field.write == "seconds" else text)
+    value, kind = _scalar(text.strip().removesuffix("s" if field.write == "seconds" else field.unit))
     if kind == "infinite":
         return Fault("B24", where, f"{where} is not a finite number")
     if kind == "exponent":
