@@ -338,6 +338,23 @@ async def test_no_listed_code_is_taken_for_a_name_of_ours(code: str, reply: Repl
     assert (said.action is Action.FAIL) == (code != "redirect"), "what the provider itself says counts"
 
 
+@pytest.mark.parametrize(
+    ("error", "action", "code"),
+    [({"code": "no_credits"}, Action.CREDITS, "no_credits"), ({"code": 0}, Action.FAIL, "task_failed"),
+     (None, Action.FAIL, "task_failed")],
+)  # fmt: skip
+async def test_an_envelope_that_is_fine_does_not_hide_why_its_task_failed(
+    error: Any, action: Action, code: str, tmp_path: Path
+) -> None:
+    """What an empty account refuses by failing the task would otherwise fail every job of the night."""
+    provider = read(tmp_path, GOOD.replace("code: error.code, message", "code: [code, data.error.code], message"))
+    body = {"code": 0, "data": {"id": "1", "status": "failed", "error": error}}
+    outcome = await provider.poll(Once(Reply(200, {}, body)), "/api/v1/videos", "1")
+    assert isinstance(outcome, Report)
+    assert outcome.error is not None
+    assert (outcome.error.action, outcome.error.code) == (action, code)
+
+
 def test_a_list_that_tells_no_status_is_no_news_of_a_task() -> None:
     work: Any = SimpleNamespace(id=1, standing=SimpleNamespace(task_id="17", accepted_at=NOW, finished_at=None))
     desk: Any = SimpleNamespace(asked_alone={1: NOW}, now=lambda: NOW)

@@ -240,7 +240,14 @@ class Dialect:
             code: verdict for code, verdict in self.codes.items()
             if verdict.action in RETURNED or verdict.kind is ErrorKind.MODERATED
         }  # fmt: skip
-        return reading.failure({"error": self._complaint(data)}, returned)
+        return reading.failure({"error": {**self._complaint(data), "code": self._own_code(data)}}, returned)
+
+    def _own_code(self, data: Any) -> str:
+        """The code of a task's own error: an envelope may say before it that the answer as such is fine."""
+        listed = (word(at(data, path)) for path in self.answers.error.code)
+        own = next((code for code in listed if code and code not in self.answers.error.no_error), None)
+        code = own or self._code(data) or ""
+        return "" if code in self.answers.error.no_error else reading.legible(code)[:64]
 
     def _listed(self, listing: History, entry: Any) -> Listed | None:
         """An entry says how far its task is; what it costs and where its files are is asked of the task itself."""
