@@ -310,6 +310,8 @@ PROVIDER = Provider(
     assumptions=(
         "a 400, 401, 403 or 429 means that nothing was charged (the document does not say so)",
         "the history shows id, prompt and time of every video (its fields are not documented)",
+        "an order is taken off the credits when it is accepted (when is not documented): only then does the balance "
+        "tell that a lost one was not charged",
         "images are polled like videos and do not appear in the history",
         "whether a failed task is refunded is not documented: the credits_used of its last answer is what counts",
         "seedance-1-5-pro and doubao-seedance-1-5-pro are one model, HappyHorse Lite",
