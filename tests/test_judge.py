@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from torture.commands import Ended
-from torture.evidence import Evidence, File, Job, Output, Seen, Step, Stop, Task
+from torture.counts import at_once
+from torture.evidence import Evidence, File, Job, Output, Seen, Step, Stop, Task, Try
 from torture.judge import RULES, judge
 from torture.manifests import Limits
 
@@ -39,10 +41,20 @@ END = {
 }
 LOST = (WAY[0], ("answer_lost", "submitting", "unknown"), ("not_found", "unknown", "held"))
 STEPS = tuple(Step(job.id, *step) for job in JOBS for step in (LOST if job.state == "held" else WAY + END[job.state]))
+KEYS = frozenset({(SEED, "key4"), (SEED, "key5")})
+SAID = """\
+happyhorse: 1 succeeded, 1 failed, 1 held
+seedance2ai: 1 succeeded, 1 failed
+  farm, happyhorse: 50 charged, 25 refunded, 25 not settled yet
+  farm, seedance2ai: 30 charged, 0 refunded
+"""
 CLEAN = Evidence(
+    wanted=Counter((job.account, job.line) for job in JOBS),
     jobs=JOBS,
     tasks=TASKS,
     steps=STEPS,
+    tries=tuple(Try(job.id, job.account, job.idempotency_key, "accepted", None, 1.0, 2.0) for job in JOBS),
+    sent=KEYS,
     files=(File(ON_DISK, 10, "aa", "vid_1", 0, whole=True), File(OTHER, 20, "bb", "sd2_1", 0, whole=True)),
     sidecars=(Path("renders/a.mp4.json"), Path("renders/b.mp4.json")),
     strays=(),
@@ -52,7 +64,7 @@ CLEAN = Evidence(
     unsettled={HORSE: Decimal(25), SEED: Decimal(0)},
     remarks=(),
     ended=(Ended(("run",), 137, "", "", 1.0), Ended(("run",), 4, "", "held", 1.0)),
-    last=Ended(("run",), 4, "", "", 1.0),
+    last=Ended(("run",), 4, "", SAID, 1.0),
     asked=frozenset({(HORSE, "vid_1"), (HORSE, "vid_2"), (SEED, "sd2_1"), (SEED, "sd2_2")}),
     stops=(Stop(15, 9.0, 143), Stop(2, 1.5, 130, again=1.0), Stop(15, 0.5, 0)),
 )
@@ -64,6 +76,27 @@ def job(number: int, **changes: object) -> Evidence:
 
 def task(name: str, **changes: object) -> Evidence:
     return replace(CLEAN, tasks=tuple(replace(each, **changes) if each.id == name else each for each in TASKS))
+
+
+NARROW = {HORSE: Limits(1, 60), SEED: Limits(6, 240)}
+
+
+def at_work(*names: str) -> Evidence:
+    """These tasks at one time."""
+    times = dict.fromkeys(names, (10.0, 20.0))
+    tasks = (
+        replace(each, began=times[each.id][0], over=times[each.id][1]) if each.id in times else each for each in TASKS
+    )
+    return replace(CLEAN, tasks=tuple(tasks))
+
+
+def another_key(outcome: str | None, brink: float | None) -> Evidence:
+    """The job's first order went out under another key, and this became of it."""
+    return replace(CLEAN, tries=(Try(4, SEED, "key0", outcome, None, brink, None), *CLEAN.tries))
+
+
+def said(what: str, instead: str) -> Evidence:
+    return replace(CLEAN, last=Ended(("run",), 4, "", SAID.replace(what, instead), 1.0))
 
 
 def more(bought: Task) -> Evidence:
@@ -132,7 +165,7 @@ CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "a log that ends elsewhere": ("edges", lambda: replace(CLEAN, steps=STEPS[:-1])),
     "a job without a log": ("edges", lambda: replace(CLEAN, steps=tuple(s for s in STEPS if s.job_id != 1))),
     "a job that still runs": ("endings", lambda: job(1, state="running")),
-    "an exit code that hides a held job": ("endings", lambda: replace(CLEAN, last=Ended(("run",), 1, "", "", 1.0))),
+    "an exit code that hides a held job": ("endings", lambda: replace(CLEAN, last=Ended(("run",), 1, "", SAID, 1.0))),
     "a keyed question left to a person": (
         "open_keys", lambda: job(4, state="held", error="unknown_submission", outputs=())),
     "a traceback": ("messages", lambda: ended(3, "Traceback (most recent call last):\n")),
@@ -142,6 +175,16 @@ CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
         "forgotten", lambda: replace(CLEAN, asked=CLEAN.asked | {(HORSE, "vid_3")})),
     "a stop that takes its time": ("stops", lambda: stopped(12.5, 143)),
     "a second signal that is not heeded": ("stops", lambda: stopped(4.5, 143, again=1.0)),
+    "a job that is not there": ("missing", lambda: replace(CLEAN, jobs=JOBS[1:])),
+    "a job that nobody asked for": ("missing", lambda: replace(CLEAN, wanted=Counter(CLEAN.wanted.keys()))),
+    "one task of a job too many at once": ("slots", lambda: replace(at_work("vid_1", "vid_2"), limits=NARROW)),
+    "an order under a key that no job has": (
+        "strange_keys", lambda: replace(CLEAN, sent=KEYS | {(SEED, "key9")})),
+    "another key while a question is open": ("strange_keys", lambda: another_key("no_answer", 1.0)),
+    "another key after a crash past the brink": ("strange_keys", lambda: another_key(None, 1.0)),
+    "a summary that counts a job less": ("summary", lambda: said(", 1 failed, 1 held", ", 1 held")),
+    "a summary that tells another bill": ("summary", lambda: said("30 charged", "29.5 charged")),
+    "no summary": ("summary", lambda: said(SAID, "all done\n")),
     "a stop that had to be killed": ("stops", lambda: stopped(1.0, 137)),
 }  # fmt: skip
 
@@ -158,9 +201,52 @@ def test_the_judge_finds(name: str) -> None:
 
 
 def test_a_key_that_was_sent_again_for_an_hour_may_be_left_to_a_person() -> None:
-    asked = job(4, state="held", error="unknown_submission", code="key_window", age=3601.0, outputs=())
+    asked = job(4, state="held", error="unknown_submission", code="key_window", changed=3602.0, outputs=())
     assert judge(asked).count("open_keys") == 0
-    assert judge(replace(asked, jobs=tuple(replace(each, age=3000.0) for each in asked.jobs))).count("open_keys") == 1
+    early = tuple(replace(each, changed=3600.0) for each in asked.jobs)
+    assert judge(replace(asked, jobs=early)).count("open_keys") == 1, "it is the order's age that counts, not the job's"
+
+
+def test_what_ends_as_another_begins_is_one_at_a_time() -> None:
+    tasks = [replace(TASKS[0], began=float(at), over=at + 1.0) for at in range(3)]
+    assert at_once(tasks) == 1
+    assert at_once([*tasks, replace(TASKS[0], began=0.5, over=1.5)]) == 2
+
+
+def test_a_key_may_change_after_a_definitive_no_or_where_nothing_was_sent() -> None:
+    for outcome, brink in (("refused", 1.0), ("not_sent", None), (None, None)):
+        assert judge(another_key(outcome, brink)).clean
+
+
+def test_what_was_not_made_may_be_missing_and_nothing_else() -> None:
+    """Of three pictures the provider made two: both must be there, with their own numbers."""
+
+    def partly(*numbers: int) -> Evidence:
+        outputs = tuple(Output(Path(f"{nth}.png"), 1, "x") for nth in range(len(numbers)))
+        files = (
+            File(each.path, 1, "x", "vid_1", number, whole=True) for each, number in zip(outputs, numbers, strict=True)
+        )
+        sidecars = tuple(each.path.with_name(f"{each.path.name}.json") for each in outputs)
+        told = job(1, state="partial", outputs=outputs)
+        tasks = task("vid_1", outputs=3, missing=1).tasks
+        return replace(told, tasks=tasks, files=(*files, CLEAN.files[1]), sidecars=(*sidecars, CLEAN.sidecars[1]))
+
+    assert [judge(partly(0, 2)).count(rule) for rule in ("published", "complete")] == [0, 0]
+    assert judge(partly(0, 0)).count("published") == 1, "one of them twice"
+    assert judge(partly(2)).count("complete") == 1, "one that was made is not there"
+
+
+def test_what_one_held_job_keeps_excuses_no_other() -> None:
+    """Its own output, the thumbnail of it, and their notes."""
+    held = replace(job(1, state="held", error="download_failed"), strays=tuple(Path(f".{n}.part") for n in range(2)))
+    assert judge(held).count("complete") == 0
+    assert judge(replace(held, strays=(*held.strays, Path(".x.part")))).count("complete") == 1
+
+
+def test_a_charge_above_the_price_excuses_half_as_much_again() -> None:
+    dear = replace(task("vid_3", charged=Decimal("37.5")), fired={"overcharged@submit": 1})
+    assert judge(dear).count("open_bills") == 0
+    assert judge(replace(task("vid_3", charged=Decimal(38)), fired=dear.fired)).count("open_bills") == 1
 
 
 def test_every_rule_is_tried() -> None:

@@ -10,7 +10,7 @@ import pytest
 from postgres import cluster
 from torture.judge import judge
 from torture.scenarios import databases
-from torture.scenarios.databases import ask, database_steps, fall_silent, two_workers
+from torture.scenarios.databases import ask, fall_silent, two_workers
 from torture.trial import trial
 from torture.waiting import until
 
@@ -52,6 +52,6 @@ def test_a_signal_ends_a_worker_that_waits_for_its_database(tmp_path: Path, numb
         server.start()
         fall_silent(server.dsn, running.process.pid)
         last = here.run()
-        evidence = here.evidence(last, database_steps)
+        evidence = here.evidence(last, ask)
         assert judge(evidence).clean, f"{judge(evidence)}\n{last.said()}"
         assert [job.state for job in evidence.jobs] == ["succeeded"] * 3

@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from torture.commands import Ended, Running
 from torture.judge import judge
 from torture.manifests import PAIR, Limits
-from torture.scenarios.databases import database_steps
+from torture.scenarios.databases import ask
 from torture.trial import Trial, trial
 from torture.waiting import until
 
@@ -88,7 +88,7 @@ def test_two_workers_share_one_database(tmp_path: Path, postgres_database: str) 
         pair = [here.start(), here.start()]
         busy = asyncio.run(requests_by_worker(postgres_database, lambda: any(e.process.poll() is None for e in pair)))
         ends = [here.commands.over(each) for each in pair]
-        evidence = here.evidence(ends[0], database_steps)
+        evidence = here.evidence(ends[0], ask)
         assert judge(evidence).clean, f"{judge(evidence)}\n{ends[0].said()}\n{ends[1].said()}"
         assert ends[0].code == ends[1].code
         assert len(busy) == 2, busy

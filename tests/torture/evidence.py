@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,7 +36,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """As the program tells it. `line` is its prompt; credits are None where it does not know them. `age` in seconds."""
+    """As the program tells it. `line` is its prompt; credits are None where it does not know them. `changed`: when it
+    last did, in seconds."""
 
     id: int
     key: str
@@ -48,7 +49,7 @@ class Job:
     line: str
     error: str | None
     code: str | None
-    age: float
+    changed: float
     estimated: Decimal | None
     charged: Decimal | None
     refunded: Decimal | None
@@ -61,7 +62,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """As the provider tells it; `account` is the program's name for it."""
+    """As the provider tells it; `account` is the program's name for it. `missing` of its outputs were not made. It was
+    at work from when it `began` until it was `over`, in the provider's seconds."""
 
     id: str
     account: str
@@ -72,6 +74,9 @@ class Task:
     outcome: str
     ended: bool
     outputs: int
+    missing: int = 0
+    began: float = 0.0
+    over: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,19 @@ class Step:
     event: str
     source: str
     target: str
+
+
+@dataclass(frozen=True)
+class Try:
+    """One intent to pay, as the queue tells it. Times in seconds, None for what has not been."""
+
+    job_id: int
+    account: str
+    idempotency_key: str | None
+    outcome: str | None
+    code: str | None
+    brink: float | None
+    answered: float | None
 
 
 @dataclass(frozen=True)
@@ -122,13 +140,18 @@ class Stop:
 class Evidence:
     """All there is to judge by. `last` is the last run, if nothing went wrong in it any more.
 
-    `asked`: the tasks (account and id) that the program asked its provider about. `hits`: where a key was found.
-    `touched`: what is no longer as its owner left it, or should not have been written.
+    `wanted`: how many jobs the manifests ask for, by account and line. `tries` are those of the queue, `sent` the keys
+    (with their accounts) under which the providers have seen orders. `asked`: the tasks (account and id) that the
+    program asked its provider about. `hits`: where a key was found. `touched`: what is no longer as its owner left it,
+    or should not have been written.
     """
 
+    wanted: Mapping[tuple[str, str], int]
     jobs: Sequence[Job]
     tasks: Sequence[Task]
     steps: Sequence[Step]
+    tries: Sequence[Try]
+    sent: frozenset[tuple[str, str]]
     files: Sequence[File]
     sidecars: Sequence[Path]
     strays: Sequence[Path]
@@ -152,19 +175,14 @@ def jobs(told: Sequence[Mapping[str, Any]]) -> list[Job]:
         Job(
             int(job["id"]), job["key"], job["account"], job["state"], job["task_id"], job["idempotency_key"],
             job["attempts"], job["variables"]["line"], (job["error"] or {}).get("kind"),
-            (job["error"] or {}).get("code"), _age(job),
+            (job["error"] or {}).get("code"),
+            datetime.fromisoformat(job["updated_at"]).timestamp(),
             _credits(job["credits"]["estimated"]), _credits(job["credits"]["charged"]),
             _credits(job["credits"]["refunded"]),
             tuple(Output(Path(o["path"]), o["bytes"], o["sha256"]) for o in job["outputs"]),
         )
         for job in told
     ]  # fmt: skip
-
-
-def _age(job: Mapping[str, Any]) -> float:
-    """Seconds of the program's own time, from when it was ordered to when it last changed."""
-    ordered, changed = (datetime.fromisoformat(job[name]) for name in ("created_at", "updated_at"))
-    return (changed - ordered).total_seconds()
 
 
 def _credits(text: str | None) -> Decimal | None:
@@ -177,7 +195,7 @@ def tasks(ledger: Mapping[str, Any], accounts: Mapping[str, str]) -> list[Task]:
         Task(
             task["id"], accounts.get(fingerprint, fingerprint), task["prompt"], task["idempotency_key"],
             Decimal(task["charged"]), Decimal(task["net"]), task["outcome"], task["state"] in ("completed", "failed"),
-            task["outputs"],
+            task["outputs"], task["missing"], task["created_at"], task["finishes_at"],
         )
         for provider in ledger["providers"].values()
         for fingerprint, account in provider["accounts"].items()
@@ -207,12 +225,42 @@ def remarks(observed: Mapping[str, Any]) -> list[str]:
     return [f"{kind}: {remark['name']}: {remark['detail']}" for kind, remark in noted]
 
 
-def steps(queue: str) -> list[Step]:
-    """The event log of an SQLite queue that nobody works on."""
+def sent(requests: Sequence[Mapping[str, Any]], accounts: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """The keys under which something was ordered, whatever became of it, from the providers' log of requests."""
+    orders = (each for each in requests if each["point"] == "submit" and each["idempotency_key"])
+    return frozenset((accounts.get(each["account"], each["account"]), each["idempotency_key"]) for each in orders)
+
+
+Read = Callable[[str, str], Sequence[Sequence[Any]]]  # the rows that a queue gives for a statement
+
+
+def rows(queue: str, statement: str) -> list[Any]:
+    """Of an SQLite queue that nobody works on."""
     with closing(sqlite3.connect(queue)) as connection:
         connection.execute("PRAGMA query_only = ON")
-        rows = connection.execute("SELECT job_id, event, source, target FROM events ORDER BY id").fetchall()
-    return [Step(*row) for row in rows]
+        return connection.execute(statement).fetchall()
+
+
+def steps(queue: str, read: Read = rows) -> list[Step]:
+    """The event log."""
+    return [Step(*row) for row in read(queue, "SELECT job_id, event, source, target FROM events ORDER BY id")]
+
+
+def tries(queue: str, read: Read = rows) -> list[Try]:
+    sql = "SELECT job_id, account, idempotency_key, outcome, code, brink_at, answered_at FROM attempts ORDER BY id"
+    return [Try(*row[:5], *map(_seconds, row[5:])) for row in read(queue, sql)]
+
+
+def _seconds(stamp: int | None) -> float | None:
+    return None if stamp is None else stamp / 1e6
+
+
+BOOKS = ("jobs", "attempts", "events", "ledger", "outputs", "totals")
+
+
+def books(queue: str) -> dict[str, list[Any]]:
+    """All that the queue says of jobs and money."""
+    return {table: rows(queue, f"SELECT * FROM {table} ORDER BY 1") for table in BOOKS}
 
 
 def published(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +95,11 @@ class Orders:
     @property
     def jobs(self) -> int:
         return sum(kind.takes * self.counts.get(kind.name, 0) for kind in KINDS)
+
+    def wanted(self) -> Counter[tuple[str, str]]:
+        """How many jobs the manifest asks for, by account and line."""
+        rows = ((kind, line) for kind in self._kinds() for line in self.lines(kind))
+        return Counter({(kind.provider, line): kind.takes for kind, line in rows})
 
     def grow(self, more: Mapping[str, int]) -> None:
         """Adds so many rows of each kind."""

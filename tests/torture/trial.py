@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -96,14 +96,17 @@ class Trial:
     def jobs(self) -> list[evidence.Job]:
         return evidence.jobs(self.commands.json("jobs", "--db", self.queue))
 
-    def evidence(self, last: Ended | None, steps: Callable[[str], list[evidence.Step]] = evidence.steps) -> Evidence:
-        """To be gathered when no run is alive. `steps` reads the event log of the queue."""
+    def evidence(self, last: Ended | None, read: evidence.Read = evidence.rows) -> Evidence:
+        """To be gathered when no run is alive. `read` gives rows of the queue."""
         owners = {fingerprint(key): account for account, key in self.keys.items()}
-        observed, credits = self.sandbox.observed(), self.credits()
+        observed, credits, requests = self.sandbox.observed(), self.credits(), self.sandbox.requests()
         return Evidence(
+            wanted=self.orders.wanted(),
             jobs=self.jobs(),
             tasks=evidence.tasks(self.sandbox.ledger(), owners),
-            steps=steps(self.queue),
+            steps=evidence.steps(self.queue, read),
+            tries=evidence.tries(self.queue, read),
+            sent=evidence.sent(requests, owners),
             files=[evidence.file(path) for path in evidence.published(self.renders)],
             sidecars=evidence.sidecars(self.renders),
             strays=evidence.parts(self.renders),
@@ -114,7 +117,7 @@ class Trial:
             remarks=evidence.remarks(observed),
             ended=tuple(self.commands.ended),
             last=last,
-            asked=evidence.asked(self.sandbox.requests(), owners),
+            asked=evidence.asked(requests, owners),
             stops=tuple(self.stops),
             fired=observed["faults_fired_at"],
             hits=hits(self.folder, [Canary(key) for key in self.keys.values()]),

@@ -18,9 +18,9 @@ from proxy import Cut, way_beside
 from sqlalchemy import make_url
 
 from torture.commands import Running
-from torture.evidence import Step
 from torture.judge import Finding, judge
 from torture.manifests import PAIR, Limits
+from torture.random_kills import landed
 from torture.scenarios.scene import Scenario, staged
 from torture.tally import Tally
 from torture.trial import Trial
@@ -61,15 +61,10 @@ def a_worker(here: Trial, queue: str) -> Running:
 def judged(here: Trial, told: Tally, pair: Sequence[Running]) -> None:
     """All are awaited; nothing went wrong, and all say so."""
     ends = [here.commands.over(each) for each in pair]
-    evidence = here.evidence(ends[0], database_steps)
+    evidence = here.evidence(ends[0], ask)
     told.judged(evidence, judge(evidence))
     if len({each.code for each in ends}) > 1:
         told.find(Finding("endings", "\n".join(each.said() for each in ends)))
-
-
-def database_steps(database: str) -> list[Step]:
-    """The event log of a queue on PostgreSQL."""
-    return [Step(*row) for row in ask(database, "SELECT job_id, event, source, target FROM events ORDER BY id")]
 
 
 def ask(database: str, statement: str) -> list[Any]:
@@ -159,10 +154,10 @@ def _kills(folder: Path, seed: str) -> Tally:
             some_work(here, drawn.randint(1, 6))
             struck = pair[nth % 2]
             struck.send(signal.SIGKILL)
-            here.commands.over(struck)
+            hit = landed(here.commands.over(struck), signal.SIGKILL)
             fall_silent(server.dsn, struck.process.pid)  # what it was about is gone on with now, not in a minute
-            told.kills["SIGKILL"] += 1
-            told.fired["F104"] += 1
+            told.kills["SIGKILL"] += hit
+            told.fired["F104"] += hit
             pair[nth % 2] = a_worker(here, server.dsn)
         judged(here, told, pair)
     return told

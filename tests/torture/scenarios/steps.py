@@ -10,11 +10,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torture import evidence
 from torture.commands import Ended, Running
+from torture.evidence import Try
 from torture.judge import GRACE, Verdict, judge
 from torture.manifests import PROVIDERS
 from torture.random_kills import too_big
@@ -34,28 +35,9 @@ def clips(count: int, names: Sequence[str] = PROVIDERS) -> dict[str, int]:
     return {CLIPS[name]: count for name in names}
 
 
-@dataclass(frozen=True)
-class Try:
-    """One intent to pay, as the queue tells it. Times in seconds, None for what has not been."""
-
-    job_id: int
-    account: str
-    outcome: str | None
-    code: str | None
-    brink: float | None
-    answered: float | None
-
-
 def tries(here: Trial) -> list[Try]:
     """To be asked when no run is alive."""
-    sql = "SELECT job_id, account, outcome, code, brink_at, answered_at FROM attempts ORDER BY id"
-    with closing(sqlite3.connect(here.queue)) as connection:
-        connection.execute("PRAGMA query_only = ON")
-        return [Try(*row[:4], *(_seconds(each) for each in row[4:])) for row in connection.execute(sql)]
-
-
-def _seconds(stamp: int | None) -> float | None:
-    return None if stamp is None else stamp / 1e6
+    return evidence.tries(here.queue)
 
 
 def steps(here: Trial, event: str) -> int:
