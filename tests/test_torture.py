@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from torture import random_kills
 from torture.__main__ import main
 from torture.catalogue import FAULTS, numbered, numbers, of_signal
+from torture.commands import Ended, Running
 from torture.judge import Finding
+from torture.kills import Kill
 from torture.parts import Part, Setting, chosen, known, play
-from torture.programme import every_part, quick_parts
+from torture.programme import _scenario, every_part, quick_parts
 from torture.report import ENOUGH, figures, table
+from torture.scenarios.scene import Scenario
 from torture.tally import Account, Tally, as_data, from_data, percentile, total
+from torture.trial import Trial
 
 from runner.sandbox.faults import CATALOGUE
 
@@ -91,7 +100,9 @@ def test_every_label_is_of_a_fault_that_the_providers_know() -> None:
         ("rate_limited@submit:retry_after=5", ["F27"]),
         ("task_failed@submit:refund=0.5", ["F57"]),
         ("truncated@poll:how=length", ["F32"]),
-        ("error_before_charge@submit:status=200", ["F38", "F40"]),
+        ("error_before_charge@submit", ["F40"]),
+        ("error_before_charge@submit:status=200", ["F38"]),
+        ("error_before_charge@submit:code=forbidden:status=403", []),
         ("stale_list@list:seconds=10", []),
         ("F94", ["F94"]),
     ],
@@ -125,6 +136,55 @@ def test_a_part_that_breaks_is_a_finding_and_one_that_ended_is_known(tmp_path: P
     again = known(folder, part)
     assert again is not None
     assert not again.clean
+
+
+def test_a_part_that_has_done_nothing_is_a_finding(tmp_path: Path) -> None:
+    """Its fail point is reached by nobody any more, say."""
+
+    def idle(*_: object) -> Tally:
+        return Tally(["s"], done=Counter({"partial": 1, "files compared with their hashes": 9}))
+
+    told = play(Part("idle", idle), tmp_path, Setting("s", ("seegen",)))
+    assert told.findings == ["idle: idle has killed, fired, done and tried nothing"]
+
+
+def test_a_scenario_that_never_fires_its_fault_is_a_finding(tmp_path: Path) -> None:
+    def harmless(*_: object) -> Tally:
+        return Tally(["s"], fired=Counter({"lost_answer@submit": 1}))
+
+    for number, found in (("F10", []), ("F94", ["F94: harmless never fired it"])):
+        told = _scenario(Scenario("harmless", (number,), harmless), tmp_path, Setting("s", ("seegen",)))
+        assert told.findings == found
+
+
+class Struck:
+    """A run that lives so long behind a signal, and ends with that code."""
+
+    pid = 1 << 22  # nobody's
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def lives(self, seconds: float) -> bool:
+        return seconds < self.seconds
+
+
+@pytest.mark.parametrize(("seconds", "code", "counted"), [
+    (5.0, 143, "SIGTERM+SIGTERM"), (0.1, 143, "SIGTERM"), (0.1, 0, None),
+])  # fmt: skip
+def test_what_is_counted_is_what_has_struck(
+    seconds: float, code: int, counted: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second signal that was never sent is none, nor is a kill that came when all was over."""
+    sent: list[int] = []
+    monkeypatch.setattr(random_kills.os, "killpg", lambda pid, number: sent.append(number))
+    kill, tally, here = Kill(signal.SIGTERM, 0.0, again=1.0), Tally(), SimpleNamespace(stops=[])
+    twice = random_kills._strike(cast("Running", SimpleNamespace(process=Struck, lives=Struck(seconds).lives)), kill)
+    ended = Ended(("run",), code, "", "", 1.0)
+    random_kills._note(cast("Trial", here), ended, kill if twice else replace(kill, again=None), 0.5, tally)
+    assert sent == [signal.SIGTERM] * (1 + twice)
+    assert tally.kills == ({counted: 1} if counted else {})
+    assert [stop.code for stop in here.stops] == [code]
 
 
 def test_percentiles() -> None:

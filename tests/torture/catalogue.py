@@ -68,7 +68,7 @@ FAULTS: Mapping[str, Fault] = {
     "F37": _quick("another encoding", "bad_encoding@*"),
     "F38": _quick("an error in a 200", "error_before_charge@submit*status=200*"),
     "F39": _quick("500 after the charge", "error_after_charge@submit*"),
-    "F40": _quick("500 before the charge", "error_before_charge@submit*"),
+    "F40": _quick("500 before the charge", "error_before_charge@submit", "error_before_charge@submit*status=5*"),
     "F41": _slow("503 for half an hour", "outage@*"),
     "F42": _slow("a key is revoked, and replaced"),
     "F43": _quick("403 of three kinds"),

@@ -52,6 +52,8 @@ def play(part: Part, folder: Path, setting: Setting) -> Tally:
     except Exception as error:
         told = Tally(seeds=[setting.seed])
         told.find(Finding("broken", f"{part.name}: {type(error).__name__}: {error}"))
+    if told.clean and told.idle:
+        told.find(Finding("idle", f"{part.name} has killed, fired, done and tried nothing"))
     told.seconds = time.monotonic() - began
     result = _result(folder, part)
     result.parent.mkdir(parents=True, exist_ok=True)

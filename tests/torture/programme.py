@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from runner.sandbox.faults import CATALOGUE
-from torture.catalogue import numbers
+from torture.catalogue import numbered, numbers
 from torture.judge import Finding
 from torture.model import model
 from torture.mutants.catching import catch, control, untried
@@ -22,6 +22,7 @@ from torture.power import playable
 from torture.random_kills import FAULTS, Plan, random_kills
 from torture.scenarios import SCENARIOS
 from torture.scenarios.scene import Scenario
+from torture.scenarios.syscalls import NO_STRACE
 from torture.sweep import chain, crashes_in_recovery, pairs, points, sweep, tally
 from torture.tally import Tally
 
@@ -99,7 +100,13 @@ def _pairs(share: int, folder: Path, setting: Setting) -> Tally:
 
 
 def _scenario(scenario: Scenario, folder: Path, setting: Setting) -> Tally:
-    return scenario.play(folder, _seed(folder, setting))
+    """Who is there for a fault, and never fired it, has proved nothing of it."""
+    told = scenario.play(folder, _seed(folder, setting))
+    fired = numbered(told.fired).counts
+    for number in scenario.numbers if NO_STRACE not in told.done else ():
+        if not fired[number]:
+            told.find(Finding(number, f"{scenario.name} never fired it"))
+    return told
 
 
 def _seed(folder: Path, setting: Setting) -> str:

@@ -7,8 +7,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torture import evidence
 from torture.catalogue import of_signal
@@ -109,20 +110,24 @@ def look(torn: Torn, told: Tally) -> None:
 
 
 def one_kill(here: Trial, plan: Plan, kill: Kill, told: Tally) -> None:
-    """Runs until the moment has come. What is finished before is given more to do."""
+    """Runs until the moment has come. What is finished before, or just then, is given more to do."""
+    while not _killed(here, plan, kill, told):
+        here.orders.grow(shares(plan.jobs, plan.providers))
+
+
+def _killed(here: Trial, plan: Plan, kill: Kill, told: Tally) -> bool:
     running = _reached(here, kill, told)
-    while not running.lives(kill.after):
+    if not running.lives(kill.after):
         ended = here.commands.over(running)
         if ended.code not in (0, 1, 4):
             told.find(Finding("stopped", ended.said()))
-        here.orders.grow(shares(plan.jobs, plan.providers))
-        running = _reached(here, kill, told)
+        return False
     for text in too_big(running):
         told.find(Finding("too_big", text))
     struck = time.monotonic()
-    _strike(running, kill)
+    twice = _strike(running, kill)
     ended = here.commands.over(running)
-    _note(here, ended, kill, time.monotonic() - struck, told)
+    return _note(here, ended, kill if twice else replace(kill, again=None), time.monotonic() - struck, told)
 
 
 def _reached(here: Trial, kill: Kill, told: Tally) -> Running:
@@ -152,21 +157,33 @@ def too_big(running: Running) -> Iterator[str]:
         yield f"{files} open files"
 
 
-def _strike(running: Running, kill: Kill) -> None:
-    """The child's own process group, and nobody else's; by its id, which is not reused while we have not waited."""
+def _strike(running: Running, kill: Kill) -> bool:
+    """The child's own process group, and nobody else's; by its id, which is not reused while we have not waited.
+    Whether it was struck twice: it may have ended before."""
     os.killpg(running.process.pid, kill.number)
-    if kill.again is not None and running.lives(kill.again):
-        os.killpg(running.process.pid, kill.number)
+    if kill.again is None or not running.lives(kill.again):
+        return False
+    os.killpg(running.process.pid, kill.number)
+    return True
 
 
-def _note(here: Trial, ended: Ended, kill: Kill, took: float, told: Tally) -> None:
+def landed(ended: Ended, number: int) -> bool:
+    """Whether it is the signal that has ended it: it may have come to its end by itself right then."""
+    return ended.code == 128 + number
+
+
+def _note(here: Trial, ended: Ended, kill: Kill, took: float, told: Tally) -> bool:
+    """Whether it was a kill: a signal that came too late is none. (How the run ended is judged all the same.)"""
+    if kill.number is not signal.SIGKILL:
+        here.stops.append(Stop(kill.number, took, ended.code, kill.again))
+    if not landed(ended, kill.number):
+        return False
     name = kill.number.name + ("+" + kill.number.name if kill.again is not None else "")
     told.kills[name] += 1
     told.fired[of_signal(name)] += 1
-    if kill.number is signal.SIGKILL:
-        return
-    told.endings.append(took)
-    here.stops.append(Stop(kill.number, took, ended.code, kill.again))
+    if kill.number is not signal.SIGKILL:
+        told.endings.append(took)
+    return True
 
 
 def _meddle(here: Trial, plan: Plan, meddled: Meddling, told: Tally) -> None:
@@ -193,16 +210,33 @@ def _let_credits_run_out(here: Trial, plan: Plan, meddled: Meddling, told: Tally
 
 
 def _again(here: Trial, told: Tally, last: Ended) -> None:
-    """Everything is over: one more run says the same, orders nothing and costs nothing (I18)."""
-    before, tasks = here.sandbox.ledger(), here.sandbox.tasks()
+    """Everything is over: one more run says the same, asks for nothing that costs, and writes nothing (I18)."""
+    before, last_request = _standing(here), here.sandbox.last_request()
     again = here.run()
-    after = here.sandbox.ledger()
     if again.code != last.code:
         told.find(Finding("again", f"{again.code} after {last.code}: {again.said()}"))
-    if (before["charged"], before["refunded"]) != (after["charged"], after["refunded"]):
-        told.find(Finding("again", f"it cost something: {before['net']} before, {after['net']} after"))
-    if here.sandbox.tasks() != tasks:
-        told.find(Finding("again", f"it ordered {here.sandbox.tasks() - tasks} tasks"))
+    orders = [each for each in here.sandbox.requests(last_request) if each["point"] == "submit"]
+    if orders:
+        told.find(Finding("again", f"it sent {len(orders)} orders"))
+    after = _standing(here)
+    for what, stood in before.items():
+        if after[what] != stood:
+            told.find(Finding("again", f"{what} changed: {_difference(stood, after[what])}"))
+
+
+def _standing(here: Trial) -> Mapping[str, Any]:
+    """All that a run which has nothing to do leaves as it is: both sides' books, and every file."""
+    ledger = here.sandbox.ledger()
+    files = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in here.renders.rglob("*")}
+    theirs = {name: ledger[name] for name in ("charged", "refunded")} | {"tasks": here.sandbox.tasks()}
+    return {**evidence.books(here.queue), "the providers' ledger": theirs, "the output folder": files}
+
+
+def _difference(before: Any, after: Any) -> str:
+    """The first of each side that the other has not."""
+    first, second = ([*each.items()] if isinstance(each, dict) else each for each in (before, after))
+    gone, new = ([each for each in one if each not in other][:2] for one, other in ((first, second), (second, first)))
+    return f"{gone} became {new}"
 
 
 class Torn:

@@ -13,6 +13,7 @@ from torture.evidence import Evidence
 from torture.judge import Finding, Verdict
 from torture.manifests import Limits
 
+COUNTED = ("partial", "files compared with their hashes")  # of every trial that is judged
 CRIMES = ("doubles", "lost", "wrong_adoptions", "ledger_difference", "canary")
 
 
@@ -54,6 +55,13 @@ class Tally:
         return not self.findings and all(self.mutants.values())
 
     @property
+    def idle(self) -> bool:
+        """Nothing was killed, no fault fired, nothing else done, no mutant tried: who finds nothing then, has not
+        looked. (That files were compared is nothing by itself.)"""
+        done = sum(count for what, count in self.done.items() if what not in COUNTED)
+        return not (self.kills.total() or self.fired.total() or done or self.mutants)
+
+    @property
     def jobs(self) -> int:
         return sum(account.jobs for account in self.accounts.values())
 
@@ -66,8 +74,9 @@ class Tally:
         for finding in verdict.findings:
             self.find(finding)
         self.fired.update(evidence.fired)
-        self.done["partial"] += sum(job.state == "partial" for job in evidence.jobs)
-        self.done["files compared with their hashes"] += sum(len(job.outputs) for job in evidence.jobs)
+        partial, compared = COUNTED
+        self.done[partial] += sum(job.state == "partial" for job in evidence.jobs)
+        self.done[compared] += sum(len(job.outputs) for job in evidence.jobs)
         for name, allowed in evidence.limits.items():
             _add(self.accounts.setdefault(name, Account()), _account(evidence, name, allowed))
 

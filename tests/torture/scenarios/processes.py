@@ -12,7 +12,7 @@ from pathlib import Path
 from torture.commands import Ended
 from torture.judge import GRACE, Finding
 from torture.manifests import PROVIDERS, shares
-from torture.random_kills import Torn, look, peace
+from torture.random_kills import Torn, landed, look, peace
 from torture.scenarios.scene import Scenario, expect, staged
 from torture.scenarios.steps import SETTLED, clips, ends_with, patched, states, submissions
 from torture.tally import Tally
@@ -65,10 +65,10 @@ def storm(folder: Path, seed: str) -> Tally:
             running = here.start()
             running.lives(drawn.uniform(0.05, 0.9))
             running.send(signal.SIGKILL)
-            here.commands.over(running)
-            told.kills["SIGKILL"] += 1
+            struck = landed(here.commands.over(running), signal.SIGKILL)
+            told.kills["SIGKILL"] += struck
+            told.fired["F104"] += struck
             told.fired["F112"] += 1
-            told.fired["F104"] += 1
             look(torn, told)
         peace(here, told)
     return told
@@ -185,9 +185,9 @@ def upgraded(folder: Path, seed: str) -> Tally:
         for provider in keyed:
             here.sandbox.fault("lost_answer", provider, when="submit", times=3)
         for _ in range(6):
-            here.run(RUNNER_FAILPOINT="request-sent:1")
-            told.kills["SIGKILL"] += 1
-            told.fired["F113"] += 1
+            ended = here.run(RUNNER_FAILPOINT="request-sent:1")
+            told.kills["SIGKILL"] += ended.code == KILLED
+            told.fired["F113"] += ended.code == KILLED
         here.run(**patched(folder, ANOTHER_BODY))
         for provider in keyed:
             bodies: dict[str, set[str]] = {}
