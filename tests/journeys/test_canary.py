@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -130,9 +131,15 @@ def test_T1_it_is_nowhere_when_it_stands_in_a_manifest(caged: Trial) -> None:
 def test_the_search_finds_what_it_is_for(tmp_path: Path, key: str) -> None:
     forms = [key.encode(), quote(key).encode(), json.dumps(key).encode(), key[5:17].encode()]
     forms += [base64.b64encode(b"x" * offset + key.encode() + b"tail") for offset in range(4)]
-    forms += [base64.urlsafe_b64encode(key.encode())]
+    forms += [base64.urlsafe_b64encode(key.encode()), key.encode().hex().upper().encode()]
+    forms += [re.sub("%..", lambda found: found[0].lower(), quote(key, safe="")).encode()[9:]]
     for form in forms:
         (tmp_path / "queue.db-wal").write_bytes(b"\0" * 100 + form + b"\0" * 100)
         assert len(hits(tmp_path, [Canary(key)])) == 1, form
+    (tmp_path / "clip-thumbnail.jpg").write_bytes(key.encode())
+    assert len(hits(tmp_path, [Canary(key)])) == 2, "nobody compares thumbnails"
+    (tmp_path / "clip-thumbnail.jpg").rename(tmp_path / f"{key[8:].replace('/', '%2f')}")
+    assert len(hits(tmp_path, [Canary(key)])) == 2, "names tell, too"
+    (tmp_path / f"{key[8:].replace('/', '%2f')}").unlink()
     (tmp_path / "queue.db-wal").write_bytes(key[:11].encode())
     assert hits(tmp_path, [Canary(key)]) == []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
+
+from torture.evidence import THUMBNAIL
 
 # The first looks like a key, the others like nothing that a pattern knows; all need escapes in JSON and in URLs.
 KEYS = {
@@ -16,8 +19,9 @@ KEYS = {
     "seedhorse-video": 'Lu1{zC5"p/Xk8+m\\Jb4=Rw7&iD2~s',
     "seegen": 'Yv6(oT3"g/Mh9+d\\Pq1=Sf5&cU8~n',
 }
+ESCAPE = re.compile("%[0-9A-F]{2}")
 WINDOW = 12  # characters that already tell too much
-MEDIA = frozenset({".mp4", ".png", ".jpg", ".webp"})  # a provider made them; nothing of ours is in there
+MEDIA = frozenset({".mp4", ".png", ".jpg", ".webp"})  # a provider made them, and they are compared with what it made
 
 
 THEIRS = "sandbox.db"  # the provider's own books: it knows the keys, and a test may have told it one
@@ -43,8 +47,10 @@ class Canary:
 def _forms(key: str) -> Iterator[bytes]:
     """Every form's own characters: in base64 the first and last ones depend on what stands around the key."""
     raw = key.encode()
-    yield from (raw, raw.hex().encode(), json.dumps(key)[1:-1].encode())
-    yield from (quote(key, safe="").encode(), quote_plus(key).encode())
+    yield from (raw, raw.hex().encode(), raw.hex().upper().encode())
+    yield from (json.dumps(key)[1:-1].encode(), json.dumps(key)[1:-1].replace("/", "\\/").encode())
+    for quoted in (quote(key, safe=""), quote_plus(key)):
+        yield from (quoted.encode(), ESCAPE.sub(lambda found: found[0].lower(), quoted).encode())
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + raw + b"\0" * 3)
         inner = encoded[-(-offset * 4 // 3) + (1 if offset else 0) : (offset + len(raw)) * 4 // 3]
@@ -53,10 +59,16 @@ def _forms(key: str) -> Iterator[bytes]:
 
 
 def hits(folder: Path, canaries: Iterable[Canary]) -> list[str]:
-    """Every file below the folder that holds a stretch of one of the keys."""
+    """Every file below the folder that holds a stretch of one of the keys, or has it in its name."""
     known, found = list(canaries), []
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix not in MEDIA and not path.name.startswith(THEIRS):
-            content = path.read_bytes()
-            found += [f"{path.relative_to(folder)}: {each!r}" for canary in known if (each := canary.sings(content))]
+        content = str(path.relative_to(folder)).encode()
+        if path.is_file() and not _theirs(path):
+            content += b"\0" + path.read_bytes()
+        found += [f"{path.relative_to(folder)}: {each!r}" for canary in known if (each := canary.sings(content))]
     return found
+
+
+def _theirs(path: Path) -> bool:
+    """The providers' books, and what is compared byte for byte; thumbnails are not."""
+    return path.name.startswith(THEIRS) or (path.suffix in MEDIA and not THUMBNAIL.search(path.stem))

@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 from torture.commands import Running
 from torture.judge import Finding, judge
 from torture.manifests import PAIR, Limits
-from torture.random_kills import landed
+from torture.random_kills import Torn, landed, look
 from torture.scenarios.scene import Scenario, staged
 from torture.tally import Tally
 from torture.trial import Trial
@@ -61,6 +61,7 @@ def a_worker(here: Trial, queue: str) -> Running:
 def judged(here: Trial, told: Tally, pair: Sequence[Running]) -> None:
     """All are awaited; nothing went wrong, and all say so."""
     ends = [here.commands.over(each) for each in pair]
+    (here.folder / "database.txt").write_text("\n".join(_told(here.queue)))  # where keys are searched for
     evidence = here.evidence(ends[0], ask)
     told.judged(evidence, judge(evidence))
     if len({each.code for each in ends}) > 1:
@@ -78,6 +79,13 @@ def ask(database: str, statement: str) -> list[Any]:
             await connection.close()
 
     return asyncio.run(fetch())
+
+
+def _told(database: str) -> Iterator[str]:
+    """Every row of every table, as text."""
+    for row in ask(database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+        rows = ask(database, f'SELECT each::text AS said FROM "{row["tablename"]}" AS each')
+        yield from (each["said"] for each in rows)
 
 
 def workers(database: str) -> set[int]:
@@ -150,6 +158,7 @@ def _kills(folder: Path, seed: str) -> Tally:
         ),
         two_workers(here, server.dsn, server.dsn) as pair,
     ):
+        torn = Torn(here.renders)
         for nth in range(KILLS):
             some_work(here, drawn.randint(1, 6))
             struck = pair[nth % 2]
@@ -158,6 +167,7 @@ def _kills(folder: Path, seed: str) -> Tally:
             fall_silent(server.dsn, struck.process.pid)  # what it was about is gone on with now, not in a minute
             told.kills["SIGKILL"] += hit
             told.fired["F104"] += hit
+            look(torn, told)
             pair[nth % 2] = a_worker(here, server.dsn)
         judged(here, told, pair)
     return told
