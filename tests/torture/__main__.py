@@ -18,6 +18,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from torture.catalogue import numbered
+from torture.judge import Finding
 from torture.manifests import PROVIDERS
 from torture.model import model as stories
 from torture.mutants.catching import catch, untried
@@ -25,7 +27,8 @@ from torture.mutants.listed import MUTANTS
 from torture.parts import Part, Setting, chosen, is_fault, play, play_all
 from torture.programme import every_part, quick_parts, usual_parts
 from torture.report import as_json, figures, table
-from torture.tally import total
+from torture.scenarios.syscalls import FULL_DISK, NO_STRACE
+from torture.tally import Tally, total
 
 PARTS_AT_ONCE = (os.cpu_count() or 2) + 1  # a part waits as much as it works
 
@@ -158,7 +161,10 @@ def _torture(asked: argparse.Namespace, parts: Sequence[Part], setting: Setting)
     began = time.monotonic()
     _say(f"{len(parts)} parts, {asked.at_once} at once, seed {setting.seed}, in {folder}")
     tallies = play_all(parts, folder, setting, asked.at_once, _say)
-    told = figures(total(tallies.values()), commit=_commit(), seconds=time.monotonic() - began)
+    whole = total(tallies.values())
+    if asked.full and not (asked.fault or asked.part):
+        missed(whole)
+    told = figures(whole, commit=_commit(), seconds=time.monotonic() - began)
     (folder / "report.json").write_text(as_json(told))
     print(as_json(told) if asked.json else table(told))
     for name, each in tallies.items():
@@ -169,6 +175,15 @@ def _torture(asked: argparse.Namespace, parts: Sequence[Part], setting: Setting)
     else:
         _say(f"what is left of it: {folder}")
     return 0 if told["clean"] else 1
+
+
+def missed(whole: Tally) -> None:
+    """A full torture has met every fault of the catalogue (but for those that this machine cannot play), or it is not
+    clean."""
+    played = () if NO_STRACE not in whole.done else FULL_DISK
+    for number in numbered(whole.fired).unfired:
+        if number not in played:
+            whole.find(Finding("unfired", number))
 
 
 def replay(setting: Setting, part: str) -> str:

@@ -6,9 +6,11 @@ import sqlite3
 import time
 from contextlib import closing
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
-from torture.evidence import Job
+from torture import evidence
+from torture.evidence import Job, rows
 from torture.manifests import PROVIDERS
 from torture.random_kills import peace
 from torture.scenarios.answers import TIMES, Strike, play
@@ -26,6 +28,8 @@ from torture.tally import Tally
 from torture.trial import Trial
 
 KEYED = ("seedance2ai", "seedhorse")
+LISTED = ("happyhorse",)  # where tasks are asked for together
+A_MINUTE = 55.0  # scaled seconds, nearly
 HASTE = 1000.0  # of scenarios in which hours go by
 FOR_EVER = 100_000
 KEY_WINDOW, CONFLICT_WINDOW, HOUR = 3600.0, 7200.0, 3600.0  # scaled seconds
@@ -33,15 +37,20 @@ LIMIT = 6  # the exit code of a run that has come to its budget
 KILLED = 137
 
 
+ODD_WORDS = """SELECT job_id, count(*) FROM events WHERE json_extract(data, '$.unrecognised_status') = 'moonlit'
+GROUP BY job_id"""
+
+
 def unknown_words(folder: Path, seed: str) -> Tally:
     """A status that no document names: the task goes on, and the word is told once for each task."""
     with staged(folder, seed, PROVIDERS, jobs=clips(TIMES + 1)) as (here, told):
         for provider in PROVIDERS:
-            here.sandbox.fault("unknown_status", provider, when="submit", times=TIMES, seconds=15, status="in_review")
+            here.sandbox.fault("unknown_status", provider, when="submit", times=TIMES, seconds=90, status="moonlit")
         ended = here.run()
         expect(told, "F47", ended.code == 0, ended.said())
-        counts = [line.count("unrecognised_status") for line in ended.err.splitlines()]
-        expect(told, "F47", sum(counts) <= TIMES * len(PROVIDERS), f"told {sum(counts)} times")
+        counts = [count for _, count in rows(here.queue, ODD_WORDS)]
+        expect(told, "F47", set(counts) == {1}, f"told so often of each task: {counts}")
+        expect(told, "F47", len(counts) == TIMES * len(PROVIDERS), f"told of {len(counts)} tasks")
         for provider in PROVIDERS:
             here.sandbox.fault("respelled_status", provider, when="poll", times=TIMES)
         here.orders.grow(clips(2))
@@ -65,8 +74,23 @@ def nothing_made(folder: Path, seed: str) -> Tally:
         expect(told, "F52", errors(here) == {"bad_response": TIMES * len(PROVIDERS)}, f"held: {errors(here)}")
         charged = [job for job in here.jobs() if job.state == "held" and job.net > 0]
         expect(told, "F52", len(charged) == TIMES * len(PROVIDERS), "what is held does not tell its bill")
+        for job_id, late in _asked_after_the_end(here).items():
+            right = len(late) >= 3 and late[-1] - late[0] >= A_MINUTE
+            expect(told, "F52", right, f"job {job_id} was given up after {late}")
         peace(here, told)
     return told
+
+
+def _asked_after_the_end(here: Trial) -> dict[int, list[float]]:
+    """When the tasks of held jobs were asked for by their ids, once they were over: seconds since then."""
+    over = {task.id: task.over for task in evidence.tasks(here.sandbox.ledger(), {})}
+    held = {job.task_id: job.id for job in here.jobs() if job.state == "held" and job.account not in LISTED}
+    late: dict[int, list[float]] = {job_id: [] for job_id in held.values()}
+    for each in here.sandbox.requests():
+        name = each["task_id"]
+        if each["point"] == "poll" and name in held and each["at"] >= over[name]:
+            late[held[name]].append(round(each["at"] - over[name]))
+    return late
 
 
 def unheard_of(folder: Path, seed: str) -> Tally:
@@ -256,7 +280,31 @@ REFUNDS = (
     Strike("F57", "late_refund", "submit", {"refund": 0.5, "seconds": 40}, 4, names=REFUNDED),
     Strike("F57", "task_failed", "submit", {"refund": 0.5}, 4, names=REFUNDED),
 )
+WAITS = (("5", 5.0), ("date:20", 15.0), ("x", 5.0), ("1000000000", HOUR))  # what is said, and how long that is at least
+
+
+def told_to_wait(folder: Path, seed: str) -> Tally:
+    """429 with Retry-After in seconds, as a date, as nonsense and for ever: it is heeded, and for an hour at most."""
+    names = tuple(
+        name for name in PROVIDERS if name != "seedhorse"
+    )  # which has no such answer: that is an open question
+    with staged(folder, seed, names, jobs=clips(1, names), speed=HASTE) as (here, told):
+        for provider in names:
+            for text, _ in WAITS:
+                here.sandbox.fault("rate_limited", provider, when="submit", retry_after=text)
+        ended = here.run()
+        expect(told, "F27", ended.code == 0, ended.said())
+        for provider in names:
+            at = [each["at"] for each in submissions(here, provider)]
+            gaps = [after - before for before, after in pairwise(at)]
+            right = len(gaps) == len(WAITS) and all(gap >= least for gap, (_, least) in zip(gaps, WAITS, strict=False))
+            expect(told, "F27", right and gaps[-1] <= 2 * HOUR, f"{provider} was asked again after {gaps}")
+        peace(here, told)
+    return told
+
+
 SCENARIOS = (
+    Scenario("f27-told-to-wait", ("F27",), told_to_wait),
     Scenario("f47-unknown-words", ("F47",), unknown_words),
     _all("F49", ODD, 9),
     Scenario("f51-one-id-twice", ("F51",), one_id_twice),

@@ -26,6 +26,7 @@ CALLS = {
 }  # fmt: skip
 KILLS, FILLS = 22, 12
 KILLED, LOCAL = 137, 7
+FULL_DISK = ("F86", "F88")
 NO_STRACE = "system calls were not traced: no strace"
 FULL = re.compile(r"disk|space|database", re.IGNORECASE)
 
@@ -61,20 +62,24 @@ def disk_is_full(folder: Path, seed: str) -> Tally:
         most = _counted(here, CALLS["pwrite"])
         for _ in range(FILLS):
             here.orders.grow(few(PROVIDERS))
-            before = here.sandbox.tasks()
+            before = _bought(here)
             ended = _traced(here, CALLS["pwrite"], f"error=ENOSPC:when={drawn.randint(20, most)}+", "--no-wait")
             if ended.code in SETTLED:
                 continue
-            told.fired["F88" if here.sandbox.tasks() > before + _known_since(here, before) else "F86"] += 1
+            unstored = _bought(here) - before - {job.task_id for job in here.jobs()}
+            told.fired["F88" if unstored else "F86"] += 1
+            for each in unstored:
+                expect(told, "F88", each in ended.err, f"task {each} is neither stored nor told: {ended.said()}")
             ends_with(here, told, "F86", ended, LOCAL)
             expect(told, "F86", FULL.search(ended.err), ended.said())
         peace(here, told)
     return told
 
 
-def _known_since(here: Trial, before: int) -> int:
-    """How many of the tasks made since then have their ids in the queue."""
-    return sum(job.task_id is not None for job in here.jobs()) - before
+def _bought(here: Trial) -> set[str]:
+    """The ids of all tasks."""
+    providers = here.sandbox.ledger()["providers"].values()
+    return {task["id"] for each in providers for account in each["accounts"].values() for task in account["tasks"]}
 
 
 def _counted(here: Trial, calls: str) -> int:
@@ -108,5 +113,5 @@ def _scenario(kind: str) -> Scenario:
 
 SCENARIOS: tuple[Scenario, ...] = (
     *(_scenario(kind) for kind in CALLS),
-    Scenario("f86-disk-full", ("F86", "F88"), disk_is_full),
+    Scenario("f86-disk-full", FULL_DISK, disk_is_full),
 )
