@@ -15,7 +15,7 @@ from torture.evidence import Evidence, File, Job, Output, Seen, Step, Stop, Task
 from torture.judge import RULES, judge
 from torture.manifests import Limits
 
-HORSE, SEED = "happyhorse", "seedance2ai"
+HORSE, SEED, WORDED = "happyhorse", "seedance2ai", "seedhorse"
 ON_DISK, OTHER = Path("renders/a.mp4"), Path("renders/b.mp4")
 JOBS = (
     Job(1, "k1", HORSE, "succeeded", "vid_1", None, 1, "one", None, None, 60.0, Decimal(25), Decimal(25), Decimal(0),
@@ -55,6 +55,7 @@ CLEAN = Evidence(
     steps=STEPS,
     tries=tuple(Try(job.id, job.account, job.idempotency_key, "accepted", None, 1.0, 2.0) for job in JOBS),
     sent=KEYS,
+    submits={HORSE: 3, SEED: 2},
     files=(File(ON_DISK, 10, "aa", "vid_1", 0, whole=True), File(OTHER, 20, "bb", "sd2_1", 0, whole=True)),
     sidecars=(Path("renders/a.mp4.json"), Path("renders/b.mp4.json")),
     strays=(),
@@ -168,6 +169,12 @@ CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "an exit code that hides a held job": ("endings", lambda: replace(CLEAN, last=Ended(("run",), 1, "", SAID, 1.0))),
     "a keyed question left to a person": (
         "open_keys", lambda: job(4, state="held", error="unknown_submission", outputs=())),
+    "a completed render that is cancelled": (
+        "fates", lambda: replace(job(2, state="cancelled"), tasks=task("vid_2", outcome="completed").tasks)),
+    "a failed render that is cancelled": ("fates", lambda: job(2, state="cancelled")),
+    "a cancelled render that failed": (
+        "fates", lambda: replace(job(2, account=WORDED), tasks=task("vid_2", outcome="cancelled", account=WORDED).tasks)),
+    "a coroutine that nobody awaited": ("messages", lambda: ended(0, "coroutine 'x' was never awaited")),
     "a traceback": ("messages", lambda: ended(3, "Traceback (most recent call last):\n")),
     "an internal error": ("messages", lambda: ended(3)),
     "a crash by another signal": ("messages", lambda: ended(139)),
@@ -216,6 +223,10 @@ def test_what_ends_as_another_begins_is_one_at_a_time() -> None:
 def test_a_key_may_change_after_a_definitive_no_or_where_nothing_was_sent() -> None:
     for outcome, brink in (("refused", 1.0), ("not_sent", None), (None, None)):
         assert judge(another_key(outcome, brink)).clean
+
+
+def test_where_there_is_no_word_for_it_a_cancelled_render_has_failed() -> None:
+    assert judge(task("vid_2", outcome="cancelled")).count("fates") == 0
 
 
 def test_what_was_not_made_may_be_missing_and_nothing_else() -> None:

@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 from torture import random_kills
-from torture.__main__ import main
+from torture.__main__ import main, missed
 from torture.catalogue import FAULTS, numbered, numbers, of_signal
 from torture.commands import Ended, Running
 from torture.judge import Finding
@@ -21,6 +21,7 @@ from torture.parts import Part, Setting, chosen, known, play
 from torture.programme import _scenario, every_part, quick_parts
 from torture.report import ENOUGH, figures, table
 from torture.scenarios.scene import Scenario
+from torture.scenarios.syscalls import NO_STRACE
 from torture.tally import Account, Tally, as_data, from_data, percentile, total
 from torture.trial import Trial
 
@@ -28,7 +29,7 @@ from runner.sandbox.faults import CATALOGUE
 
 
 def told(**more: object) -> Tally:
-    account = Account(3, 2, Counter({"succeeded": 2, "held": 1}), Counter({"unknown_submission": 1}), 1,
+    account = Account(3, 2, 2, Counter({"succeeded": 2, "held": 1}), Counter({"unknown_submission": 1}), 1,
                       Decimal("7.25"), Decimal("9.25"), Decimal(2), (3, 4), (10, 60))  # fmt: skip
     basis = Tally(["s"], Counter({"SIGKILL": 2}), Counter({"lost_answer@submit": 3, "F94": 1}),
                   accounts={"seegen": account}, recoveries=[1.0, 2.0], mutants={"M7": True}, seconds=5.0)  # fmt: skip
@@ -155,6 +156,14 @@ def test_a_scenario_that_never_fires_its_fault_is_a_finding(tmp_path: Path) -> N
     for number, found in (("F10", []), ("F94", ["F94: harmless never fired it"])):
         told = _scenario(Scenario("harmless", (number,), harmless), tmp_path, Setting("s", ("seegen",)))
         assert told.findings == found
+
+
+def test_a_full_torture_that_has_not_met_every_fault_is_not_clean() -> None:
+    every = Counter(dict.fromkeys(FAULTS, 1))
+    for gone, done, found in ((None, {}, []), ("F65", {}, ["F65"]), ("F86", {NO_STRACE: 1}, [])):
+        tally = Tally(fired=Counter({number: 1 for number in every if number != gone}), done=Counter(done))
+        missed(tally)
+        assert tally.findings == [f"unfired: {number}" for number in found]
 
 
 class Struck:

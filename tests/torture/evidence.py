@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -141,9 +142,9 @@ class Evidence:
     """All there is to judge by. `last` is the last run, if nothing went wrong in it any more.
 
     `wanted`: how many jobs the manifests ask for, by account and line. `tries` are those of the queue, `sent` the keys
-    (with their accounts) under which the providers have seen orders. `asked`: the tasks (account and id) that the
-    program asked its provider about. `hits`: where a key was found. `touched`: what is no longer as its owner left it,
-    or should not have been written.
+    (with their accounts) under which the providers have seen orders, `submits` how many each has seen. `asked`: the
+    tasks (account and id) that the program asked its provider about. `hits`: where a key was found. `touched`: what is
+    no longer as its owner left it, or should not have been written.
     """
 
     wanted: Mapping[tuple[str, str], int]
@@ -152,6 +153,7 @@ class Evidence:
     steps: Sequence[Step]
     tries: Sequence[Try]
     sent: frozenset[tuple[str, str]]
+    submits: Mapping[str, int]
     files: Sequence[File]
     sidecars: Sequence[Path]
     strays: Sequence[Path]
@@ -229,6 +231,11 @@ def sent(requests: Sequence[Mapping[str, Any]], accounts: Mapping[str, str]) -> 
     """The keys under which something was ordered, whatever became of it, from the providers' log of requests."""
     orders = (each for each in requests if each["point"] == "submit" and each["idempotency_key"])
     return frozenset((accounts.get(each["account"], each["account"]), each["idempotency_key"]) for each in orders)
+
+
+def submits(requests: Sequence[Mapping[str, Any]], accounts: Mapping[str, str]) -> Counter[str]:
+    """How many orders of each account arrived, whatever became of them."""
+    return Counter(accounts.get(each["account"], each["account"]) for each in requests if each["point"] == "submit")
 
 
 Read = Callable[[str, str], Sequence[Sequence[Any]]]  # the rows that a queue gives for a statement

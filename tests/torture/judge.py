@@ -17,6 +17,7 @@ from torture.evidence import Evidence, File, Job, Step, Task
 
 ENDED = frozenset(state.value for state in SETTLED)
 FIRST = "queued"  # where a job's log begins: nobody here needs another's output
+CANCELS = frozenset({"seedhorse"})  # accounts whose provider has a word for it; elsewhere such a task has failed
 SOME = frozenset({"partial", "held"})  # may have the second file without the first
 FINISHED = frozenset({"succeeded", "partial"})
 AT_ONCE = 3.0  # wall seconds in which it ends after the second: one, on a machine that is busy with something else
@@ -194,8 +195,11 @@ def fates(evidence: Evidence) -> Iterator[str]:
             if job.state in FINISHED:
                 yield f"job {job.id} is {job.state} without a task"
             continue
-        if job.state == "failed" and task.outcome == "completed":
-            yield f"job {job.id} failed, but its task {task.id} was completed"
+        if job.state in ("failed", "cancelled") and task.outcome == "completed":
+            yield f"job {job.id} is {job.state}, but its task {task.id} was completed"
+        called_so = task.outcome == "cancelled" and (job.account in CANCELS or job.state != "failed")
+        if (job.state == "cancelled") != called_so and job.state in ENDED - {"held"}:
+            yield f"job {job.id} is {job.state}, its task {task.id} {task.outcome}"
         if job.state in FINISHED and task.outcome != "completed":
             yield f"job {job.id} is {job.state}, but its task {task.id} {task.outcome}"
         if job.error == "moderated" and task.outcome != "moderated":
@@ -326,10 +330,10 @@ def open_keys(evidence: Evidence) -> Iterator[str]:
 
 
 def messages(evidence: Evidence) -> Iterator[str]:
-    """A traceback reached the user, or a run ended in a way that is none of ours."""
+    """A traceback or Python's own grumbling reached the user, or a run ended in a way that is none of ours."""
     for ended in evidence.ended:
-        if "Traceback (most recent call last)" in ended.err + ended.out:
-            yield f"a traceback: {ended.said()}"
+        if any(words in ended.err + ended.out for words in PYTHONS):
+            yield f"a traceback, or as good as one: {ended.said()}"
         elif ended.code not in KNOWN_CODES:
             yield ended.said()
 
@@ -343,6 +347,10 @@ def stops(evidence: Evidence) -> Iterator[str]:
             yield f"it ended with {stop.code} after signal {stop.number}"
 
 
+PYTHONS = (
+    "Traceback (most recent call last)", "was never retrieved", "was never awaited", "Exception ignored in",
+    "Fatal Python error", "ResourceWarning:", "RuntimeWarning:",
+)  # fmt: skip
 KNOWN_CODES = frozenset({0, 1, 4, 5, 6, 129, 130, 137, 143})  # what a run in order ends with
 
 RULES: Mapping[str, Callable[[Evidence], Iterator[str]]] = {

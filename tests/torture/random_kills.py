@@ -29,7 +29,8 @@ FAULTS = {
     "empty_200@submit": 0.01, "html_502@submit": 0.01, "bad_encoding@submit": 0.01, "hang@submit": 0.005,
     "rate_limited@submit": 0.02, "unavailable@submit": 0.02, "slow_body@submit": "0.01:seconds=10",
     "lost_request@poll": 0.02, "lost_answer@poll": 0.02, "poll_500": 0.03, "rate_limited@poll": 0.01,
-    "unknown_status@poll": "0.03:seconds=10", "wrong_task@poll": 0.01, "poll_404": 0.005, "truncated@poll": 0.01,
+    "unknown_status@poll": "0.03:seconds=10:status=moonlit", "wrong_task@poll": 0.01, "poll_404": 0.005,
+    "truncated@poll": 0.01,
     "lost_request@list": 0.02, "stale_list": "0.05:seconds=10", "lost_answer@list": 0.02, "lost_answer@upload": 0.1,
     "lost_request@credits": 0.1,
     "task_failed": 0.04, "moderated": 0.02, "late_refund": "0.04:seconds=40", "hidden": "0.04:seconds=20",
@@ -47,6 +48,8 @@ FAULTS = {
     "long_media": 0.03, "wrong_type": 0.02, "evil_name": 0.05,
     "lost_request@download": 0.02, "unavailable@download": 0.02, "slow_download": "0.02:seconds=20",
 }  # fmt: skip
+HEARD = 1.0  # wall seconds in which a signal is heard, on a machine that is busy with something else
+KILLED = 128 + signal.SIGKILL
 NO_REQUEST = 6.0  # wall seconds after which a run counts as being at work without one: paused, or limits are reached
 MEMORY, FILES = 400 << 20, 200  # what a run may take at its highest: bytes, open files (I15)
 Say = Callable[[str], None]
@@ -124,20 +127,23 @@ def _killed(here: Trial, plan: Plan, kill: Kill, told: Tally) -> bool:
         return False
     for text in too_big(running):
         told.find(Finding("too_big", text))
-    struck = time.monotonic()
+    struck, last = time.monotonic(), here.sandbox.last_request() if kill.number is not signal.SIGKILL else 0
     twice = _strike(running, kill)
     ended = here.commands.over(running)
+    if kill.number is not signal.SIGKILL:
+        for text in ordered_since(here, last, struck):
+            told.find(Finding("ordered", f"{text} after {kill.number.name}"))
     return _note(here, ended, kill if twice else replace(kill, again=None), time.monotonic() - struck, told)
 
 
 def _reached(here: Trial, kill: Kill, told: Tally) -> Running:
     """A run that has come as far as the kill counts from: to its start, or to a request (none may come for a while)."""
-    asked = here.sandbox.last_request()
+    asked, crashed = here.sandbox.last_request(), any(each.code == KILLED for each in here.commands.ended[-1:])
     running = here.start(anew=kill.early)
     told.fired["F22"] += 1  # every environment names proxies
     while not kill.early and running.age() < NO_REQUEST and running.lives(0.02):
         if here.sandbox.last_request(asked) > asked:
-            told.recoveries.append(running.age())
+            told.recoveries += [running.age()] * crashed
             break
     return running
 
@@ -165,6 +171,13 @@ def _strike(running: Running, kill: Kill) -> bool:
         return False
     os.killpg(running.process.pid, kill.number)
     return True
+
+
+def ordered_since(here: Trial, last: int, struck: float) -> Iterator[str]:
+    """The orders that came after a polite signal, when what was on the wire then must have arrived: none may (F100)."""
+    for each in here.sandbox.requests(last):
+        if each["point"] == "submit" and each["monotonic"] > struck + HEARD:
+            yield f"something was ordered {each['monotonic'] - struck:.1f} s"
 
 
 def landed(ended: Ended, number: int) -> bool:

@@ -21,6 +21,7 @@ def figures(told: Tally, *, commit: str, seconds: float) -> dict[str, Any]:
     return {
         "commit": commit, "seconds": round(seconds, 1), "work_seconds": round(told.seconds, 1), "seeds": told.seeds,
         "jobs": told.jobs, "submits": sum(account.submits for account in told.accounts.values()),
+        "tasks": sum(account.tasks for account in told.accounts.values()),
         "kills": dict(sorted(told.kills.items())), "killed": told.kills.total(),
         "crimes": {name: told.found[name] for name in CRIMES},
         "bound": f"{100 * bound(told.kills.total()):.2g} %",
@@ -45,7 +46,8 @@ def _nth(mutant: tuple[str, bool]) -> int:
 
 def _account(account: Account) -> dict[str, Any]:
     return {
-        "jobs": account.jobs, "submits": account.submits, "states": dict(sorted(account.states.items())),
+        "jobs": account.jobs, "submits": account.submits, "tasks": account.tasks,
+        "states": dict(sorted(account.states.items())),
         "held": dict(account.held), "held_and_charged": account.charged,
         "net": str(account.net), "net_of_provider": str(account.theirs), "of_it_open": str(account.open),
         "difference": str(account.net - (account.theirs - account.open)),
@@ -75,7 +77,7 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
     if told["providers"]:
         yield HEAD
     for name, each in told["providers"].items():
-        yield f"{name:16}{each['jobs']:7}{each['submits']:7}{_row(each)}"
+        yield f"{name:16}{each['jobs']:7}{each['tasks']:7}{_row(each)}"
     yield ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in told["crimes"].items())
     if told["killed"] and not any(told["crimes"].values()):
         yield f"none in {told['killed']} kills: with 95 % certainty less than {told['bound']} of them"

@@ -19,10 +19,12 @@ CRIMES = ("doubles", "lost", "wrong_adoptions", "ledger_difference", "canary")
 
 @dataclass
 class Account:
-    """What became of one account's jobs. `held` counts by reason, `charged` those that were bought all the same."""
+    """What became of one account's jobs. `submits` are the orders that arrived, `tasks` those that were accepted.
+    `held` counts by reason, `charged` those that were bought all the same."""
 
     jobs: int = 0
     submits: int = 0
+    tasks: int = 0
     states: Counter[str] = field(default_factory=Counter)
     held: Counter[str] = field(default_factory=Counter)
     charged: int = 0
@@ -113,7 +115,8 @@ def _account(evidence: Evidence, name: str, allowed: Limits) -> Account:
     seen = evidence.seen.get(name)
     return Account(
         jobs=len(jobs),
-        submits=len(tasks),
+        submits=evidence.submits.get(name, 0),
+        tasks=len(tasks),
         states=Counter(job.state for job in jobs),
         held=Counter(job.error or "?" for job in held),
         charged=(lines & asking).total() + sum(job.task_id is not None for job in held),
@@ -127,7 +130,7 @@ def _account(evidence: Evidence, name: str, allowed: Limits) -> Account:
 
 def _add(mine: Account, other: Account) -> None:
     """Sums; of what was seen against a limit, the pair that came nearest to it."""
-    for name in ("jobs", "submits", "charged", "net", "theirs", "open"):
+    for name in ("jobs", "submits", "tasks", "charged", "net", "theirs", "open"):
         setattr(mine, name, getattr(mine, name) + getattr(other, name))
     mine.states.update(other.states)
     mine.held.update(other.held)

@@ -13,7 +13,7 @@ from runner.sandbox import fingerprint
 from runner.settings import variable
 from torture import evidence
 from torture.canary import KEYS, Canary, hits
-from torture.commands import Commands, Ended, Running
+from torture.commands import HOME, Commands, Ended, Running
 from torture.evidence import SIZES, Evidence, Stop
 from torture.judge import open_questions
 from torture.manifests import Limits, Orders
@@ -107,6 +107,7 @@ class Trial:
             steps=evidence.steps(self.queue, read),
             tries=evidence.tries(self.queue, read),
             sent=evidence.sent(requests, owners),
+            submits=evidence.submits(requests, owners),
             files=[evidence.file(path) for path in evidence.published(self.renders)],
             sidecars=evidence.sidecars(self.renders),
             strays=evidence.parts(self.renders),
@@ -138,10 +139,22 @@ class Trial:
             yield f"{self._yours} is not as it was"
         if _tls_log(self.folder).exists():
             yield f"{_tls_log(self.folder)} was written"
+        for astray in (Path(HOME["HOME"]), *(path for path in self.orders.folder.iterdir() if not self._belongs(path))):
+            if astray.exists():
+                yield f"{astray} was written"
+
+    def _belongs(self, path: Path) -> bool:
+        """Whether it may stand beside the manifest: what is asked for, and the output folder."""
+        return path == self.renders or path.suffix in (".yaml", ".csv") or path.name in ("hero.png", "blocked")
 
 
 def _tls_log(folder: Path) -> Path:
     return folder / "tls-keys.log"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @contextmanager
@@ -171,6 +184,7 @@ def trial(
     with serving(sandbox, faults):
         mine = {name: keys[name] for name in names}
         environment = {"RUNNER_ANCHOR": repr(anchor), "SSLKEYLOGFILE": str(_tls_log(folder))}
+        environment["TMPDIR"] = str(_made(folder / "tmp"))  # so that it is searched for keys, too
         environment["RUNNER_LARGEST_FILE"] = str(LARGEST)
         environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"), NOBODY)
         for name, key in mine.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from torture.commands import Ended
 from torture.judge import GRACE, Finding
 from torture.manifests import PROVIDERS, shares
-from torture.random_kills import Torn, landed, look, peace
+from torture.random_kills import Torn, landed, look, ordered_since, peace
 from torture.scenarios.scene import Scenario, expect, staged
 from torture.scenarios.steps import SETTLED, clips, ends_with, patched, states, submissions
 from torture.tally import Tally
@@ -112,9 +112,11 @@ def hung_up(folder: Path, seed: str) -> Tally:
                 pass
             running.lives(drawn.uniform(0.0, 0.5))
             if running.process.poll() is None:
-                struck = time.monotonic()
+                struck, last = time.monotonic(), here.sandbox.last_request(before)
                 os.killpg(running.process.pid, signal.SIGHUP)
                 ended = here.commands.over(running)
+                for text in ordered_since(here, last, struck):
+                    expect(told, "F103", False, text)
                 told.kills["SIGHUP"] += 1
                 told.fired["F103"] += 1
                 told.endings.append(time.monotonic() - struck)
