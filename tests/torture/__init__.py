@@ -9,6 +9,7 @@
     kills       when and how a run is killed, drawn from a seed
     evidence    what is left behind, gathered: the program's own JSON, its event log, files, the providers' ledger
     judge       what the evidence proves: doubles, losses, wrong adoptions, differences. Pure
+    counts      what it proves by counting: jobs, slots, keys, and what a run says of it all; rules of the judge's, too
     random_kills, sweep   the ways of killing: at random moments, at every named fail point, and there again
     power       a loss of power: what was never synced is gone
     mutants     runners that are wrong on purpose, which the judge must catch

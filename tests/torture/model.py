@@ -46,7 +46,7 @@ def model(steps: int, of: str) -> dict[str, Any]:
         tell_stories(min(100, 1 + left // LENGTH), LENGTH, f"{of}-{chapter}")
         chapter += 1
     return {
-        "seed": of, "steps": _made(), "stories": Story.steps[BEGINNING], "broken": 0,
+        "seed": of, "steps": _made(), "stories": Story.steps[BEGINNING],
         "by_rule": dict(sorted(Story.steps.items())), "states_seen": dict(sorted(Story.sights.items())),
         "seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - used, 1),
     }  # fmt: skip

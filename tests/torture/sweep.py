@@ -20,7 +20,7 @@ from torture.judge import Finding, Verdict, judge
 from torture.manifests import few
 from torture.random_kills import Torn, look, peace
 from torture.tally import Tally
-from torture.trial import OVER, trial
+from torture.trial import OVER, Trial, trial
 
 KILLED = 137
 UNREACHED = frozenset({"before-migration-commit"})  # only a queue of an older program gets there; its own tests do
@@ -123,13 +123,20 @@ def crashes_in_recovery(
     with trial(folder, providers, seed=seed, speed=speed, render=30.0, faults=faults) as here:
         here.orders.grow(few(providers))
         torn = Torn(here.renders)
-        for name in itertools.chain.from_iterable(every):
-            ended = here.run(RUNNER_FAILPOINT=f"{name}:{drawn.choice((1, 1, 2, 3, 5))}")
-            look(torn, told)
-            if ended.code == KILLED:
-                told.kills["SIGKILL"] += 1
-                told.fired["F104"] += 1
-            elif ended.code in OVER:
-                here.orders.grow(few(providers))
+        for pair in every:
+            died = [_dies(here, f"{name}:{drawn.choice((1, 1, 2, 3, 5))}", torn, told) for name in pair]
+            told.done["crashes, and again in the recovery"] += all(died)
         peace(here, told)
     return told
+
+
+def _dies(here: Trial, wish: str, torn: Torn, told: Tally) -> bool:
+    """Whether a run died there. One that came to its end had too little to do."""
+    ended = here.run(RUNNER_FAILPOINT=wish)
+    look(torn, told)
+    if ended.code == KILLED:
+        told.kills["SIGKILL"] += 1
+        told.fired["F104"] += 1
+    elif ended.code in OVER:
+        here.orders.grow(few(here.keys))
+    return ended.code == KILLED
