@@ -172,8 +172,8 @@ CRIMES: dict[str, tuple[str, Callable[[], Evidence]]] = {
     "a completed render that is cancelled": (
         "fates", lambda: replace(job(2, state="cancelled"), tasks=task("vid_2", outcome="completed").tasks)),
     "a failed render that is cancelled": ("fates", lambda: job(2, state="cancelled")),
-    "a cancelled render that failed": (
-        "fates", lambda: replace(job(2, account=WORDED), tasks=task("vid_2", outcome="cancelled", account=WORDED).tasks)),
+    "a cancelled render that failed": ("fates", lambda: replace(
+        job(2, account=WORDED), tasks=task("vid_2", outcome="cancelled", account=WORDED).tasks)),
     "a coroutine that nobody awaited": ("messages", lambda: ended(0, "coroutine 'x' was never awaited")),
     "a traceback": ("messages", lambda: ended(3, "Traceback (most recent call last):\n")),
     "an internal error": ("messages", lambda: ended(3)),
@@ -223,6 +223,11 @@ def test_what_ends_as_another_begins_is_one_at_a_time() -> None:
 def test_a_key_may_change_after_a_definitive_no_or_where_nothing_was_sent() -> None:
     for outcome, brink in (("refused", 1.0), ("not_sent", None), (None, None)):
         assert judge(another_key(outcome, brink)).clean
+
+
+def test_a_run_whose_database_is_away_at_its_end_says_so_instead_of_a_bill() -> None:
+    away = SAID[: SAID.index("  farm")] + "what was spent is in the queue, which cannot be read now: it is away\n"
+    assert judge(said(SAID, away)).count("summary") == 0
 
 
 def test_where_there_is_no_word_for_it_a_cancelled_render_has_failed() -> None:
