@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torture.commands import Ended
 from torture.judge import GRACE, Finding
-from torture.manifests import PROVIDERS, shares
+from torture.manifests import PROVIDERS, Limits, shares
 from torture.random_kills import Torn, landed, look, ordered_since, peace
 from torture.scenarios.scene import Scenario, expect, staged
 from torture.scenarios.steps import SETTLED, clips, ends_with, patched, states, submissions
@@ -57,9 +57,11 @@ def _gives_way(here: Trial, told: Tally, ended: Ended, owner: int) -> None:
 
 
 def storm(folder: Path, seed: str) -> Tally:
-    """F112, K5: sixty starts, each killed within half a second; no window of requests is ever exceeded."""
+    """F112, K5: sixty starts, each killed within a second; no window of requests is ever exceeded. It is narrow, and
+    holds a dozen of the starts: what each may ask for depends on what the others have asked for."""
     drawn = random.Random(seed)
-    with staged(folder, seed, PROVIDERS, jobs=shares(60, PROVIDERS), speed=30.0) as (here, told):
+    narrow = {name: Limits(4, 12) for name in PROVIDERS}
+    with staged(folder, seed, PROVIDERS, jobs=shares(30, PROVIDERS), speed=10.0, limits=narrow) as (here, told):
         torn = Torn(here.renders)
         for _ in range(STORM):
             running = here.start()
