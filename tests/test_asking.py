@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -13,6 +14,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,3 +197,29 @@ async def test_what_never_left_is_told_apart() -> None:
     async with line_to(gone) as line:
         with pytest.raises(NotSent):
             await line.submission(never)("POST", "/api/v1/videos", json={})
+
+
+# --- what was read is had
+
+
+@pytest.mark.parametrize("paid", [True, False])
+@pytest.mark.parametrize("how", ["breaks", "never ends"])
+async def test_an_answer_that_was_read_is_not_lost_to_closing(
+    how: str, paid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closing(rightly: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        async def close(it: Any) -> None:
+            await rightly(it)
+            if how == "breaks":
+                raise httpx.ReadError("the connection was reset")
+            await asyncio.Event().wait()
+
+        return close
+
+    monkeypatch.setattr("runner.client.asking.CLOSE_SECONDS", 0.05)
+    async with spoken_to(fine) as (line, _):
+        with monkeypatch.context() as patch:
+            for each in (httpx.Response, httpx.AsyncHTTPTransport):
+                patch.setattr(each, "aclose", closing(each.aclose))
+            ask = line.submission(passed) if paid else line.ask
+            assert (await ask("POST", "/api/v1/videos", json={})).status == 200

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -35,6 +36,7 @@ from runner.settings import Credentials, forms_of, holds
 SUBMIT_SECONDS = 120.0  # total deadline of a paid request: before it, no answer is never "no"
 ASK_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 1.0
 NO_SUCH_HOST_TIMES = 3
 REPLY_CAP = 4 * 1024 * 1024  # bytes, inflated
 MILLISECONDS_FROM = 100_000_000_000  # no second of this era is that large: such a time is in milliseconds
@@ -127,14 +129,15 @@ class Line:
             if not self._hook_works:
                 await passed.pass_it()
             with anyio.fail_after(self._clock.deadline(SUBMIT_SECONDS)):
-                async with transport:
-                    return await self._exchange(transport, request)
+                return await self._exchange(transport, request)
         except (Fenced, RunnerError):
             raise
         except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
             if passed.done:
                 _no_answer(error)
             _not_sent(error)
+        finally:
+            await _close(transport)
 
     def _request(
         self,
@@ -179,7 +182,7 @@ class Line:
         try:
             raw = await _read_capped(response)
         finally:
-            await response.aclose()
+            await _close(response)
         reached("answer-read")
         log.debug("answer", account=self._credentials.account, method=request.method, path=request.url.path,
                   status=response.status_code)  # fmt: skip
@@ -225,11 +228,18 @@ class _Veil:
         return text
 
 
+async def _close(what: httpx.Response | httpx.AsyncBaseTransport) -> None:
+    """Whatever comes of it, and when: an answer that was read, with the id of what was paid, is not lost to an error or
+    a deadline on the way out."""
+    with anyio.move_on_after(CLOSE_SECONDS, shield=True), suppress(Exception):
+        await what.aclose()
+
+
 async def _read_capped(response: httpx.Response) -> bytes:
     """The body, inflated where it is compressed although nobody asked. ValueError for too much, or for damaged data."""
     inflate = zlib.decompressobj(47) if response.headers.get("content-encoding") in ("gzip", "deflate") else None
     body = bytearray()
-    async for piece in response.aiter_raw():
+    async for piece in _pieces(response):
         body += _inflated(inflate, piece, REPLY_CAP + 1 - len(body)) if inflate else piece
         if len(body) > REPLY_CAP:
             raise ValueError("the answer is larger than 4 MiB")
@@ -267,6 +277,12 @@ def _date(text: str | None) -> datetime | None:
     except (ValueError, ArithmeticError, TypeError, IndexError):  # arithmetic: the year 99999999999
         return None
     return found if found is not None and found.tzinfo is not None else None
+
+
+def _pieces(response: httpx.Response) -> AsyncIterable[bytes]:
+    """Of the body, as they come. (httpx's own iterator closes the response before it says that it is at the end.)"""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    return response.stream
 
 
 def read_signals(headers: Mapping[str, str], date: datetime | None) -> Signals:
