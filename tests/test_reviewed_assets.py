@@ -43,7 +43,7 @@ async def test_nothing_is_paid_for_before_all_are_judged(tmp_path: Path) -> None
         orders = [n for n, path in enumerate(asked) if path.endswith("createTask")]
         reviews = [n for n, path in enumerate(asked) if "/assets/" in path]
         assert len(orders) == 2
-        assert len(reviews) > 2
+        assert len(reviews) >= 2, "handed over, and asked for"
         assert min(orders) > max(reviews), "an order went out while a picture was under review"
 
 
