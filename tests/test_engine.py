@@ -224,6 +224,7 @@ async def test_F58_a_budget_counts_with_what_is_really_charged(tmp_path: Path, m
         s.budget = {"happyhorse": Decimal(400)}
         assert await s.run() is Exit.DONE
         assert s.net("happyhorse") == 304
+        assert [job.estimated for job in await s.jobs()] == [38, 76, 76, 76]
 
 
 async def test_limits_hold_as_the_provider_sees_them(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from runner.errors import ErrorKind
 from runner.exchange import Action, Refusal, Report
 from runner.jobs import Change, Event, OutputRow, Standing, State
+from runner.ledger import ZERO
 from runner.store.work import Work
 
 # A running task is asked for its cost when it ends; until then nobody asks.
@@ -144,10 +145,8 @@ def not_held(work: Work) -> Declined:
 def at_most(work: Work) -> Decimal | None:
     """What one order of this job costs at most, as far as anybody knows; None where no price is known."""
     attempt = work.attempt
-    if attempt is not None and attempt.priced is not None:
-        return attempt.priced
-    if attempt is not None and attempt.bill.reserved:
-        return attempt.bill.reserved
+    if attempt is not None and (attempt.priced is not None or attempt.bill.reserved):
+        return max(attempt.priced or ZERO, attempt.bill.reserved)  # what was charged before may be more than the price
     return work.estimated
 
 

@@ -153,7 +153,7 @@ def intend(
 
 def _take_queued(connection: Connection, now: datetime, worker: int, intents: Sequence[Intent]) -> dict[int, int]:
     """Leases those of the jobs that still are queued and free; returns the lease of each. A price that nobody knew when
-    the job was planned, and that was learned since, is noted."""
+    the job was planned, and that was learned since, is noted, and so is one that turned out to be higher."""
     rows = [
         {"id": i.job_id, "generation": i.generation, "lease": new_lease(),
          "estimate": None if i.estimate is None else to_micros(i.estimate)}
@@ -173,7 +173,7 @@ def _take_statement(dialect: str) -> Executable:
         update(jobs)
         .values(state=State.SUBMITTING.value, lease=v.c.lease, owner=bindparam("worker", type_=INTEGER),
                 attempts=jobs.c.attempts + 1, updated_at=now,
-                estimated=func.coalesce(jobs.c.estimated, v.c.estimate, type_=INTEGER))
+                estimated=func.coalesce(v.c.estimate, jobs.c.estimated, type_=INTEGER))
         .where(jobs.c.id == v.c.id, QUEUED, jobs.c.lease.is_(None), jobs.c.generation == v.c.generation,
                type_coerce(jobs.c.due_at, INTEGER) <= now)
         .returning(jobs.c.id, jobs.c.lease)

@@ -1,7 +1,7 @@
 """`./scripts/torture`: kills a runner again and again while its providers misbehave, and judges what is left.
 
 Exit codes: 0 nothing was found · 1 something was (the line that replays it is printed; with --mutant that is as it
-should be) · 2 usage.
+should be) · 2 usage · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torture.report import as_json, figures, table
 from torture.scenarios.syscalls import FULL_DISK, NO_STRACE
 from torture.tally import Tally, total
 
+INTERRUPTED = 130
 PARTS_AT_ONCE = (os.cpu_count() or 2) + 1  # a part waits as much as it works
 
 
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.only:
         return _play_one(asked, setting)
     parts = _parts(asked, parser)
-    return _torture(asked, parts, setting)
+    try:
+        return _torture(asked, parts, setting)
+    except KeyboardInterrupt:
+        print(f"interrupted; with --folder it goes on where it stopped, seed {setting.seed}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

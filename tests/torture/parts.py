@@ -6,6 +6,7 @@ What a part found is kept beside the others', so a torture that was interrupted 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from torture.tally import Tally, as_data, from_data
 
 LONGEST = 1800.0  # wall seconds of one part
 PAUSE = 0.1
+PATIENCE = 20.0  # seconds for a part that is told to end
+Alive = tuple["Part", subprocess.Popen[bytes], float]
 Say = Callable[[str], None]
 
 
@@ -75,22 +78,37 @@ def known(folder: Path, part: Part) -> Tally | None:
 def play_all(parts: Sequence[Part], folder: Path, setting: Setting, at_once: int, say: Say) -> Mapping[str, Tally]:
     """Each part that is not known yet in a process of its own, so many side by side; the tallies of all, by name."""
     waiting = [part for part in parts if known(folder, part) is None]
-    alive: dict[str, tuple[Part, subprocess.Popen[bytes], float]] = {}
+    alive: dict[str, Alive] = {}
     done = len(parts) - len(waiting)
-    while waiting or alive:
-        while waiting and len(alive) < at_once:
-            part = waiting.pop(0)
-            alive[part.name] = (part, _start(part, folder, setting), time.monotonic())
-        time.sleep(PAUSE)
-        for part, process, began in list(alive.values()):
-            if process.poll() is None and time.monotonic() - began < LONGEST:
-                continue
+    try:
+        while waiting or alive:
+            while waiting and len(alive) < at_once:
+                part = waiting.pop(0)
+                alive[part.name] = (part, _start(part, folder, setting), time.monotonic())
+            time.sleep(PAUSE)
+            for part, process, began in list(alive.values()):
+                if process.poll() is None and time.monotonic() - began < LONGEST:
+                    continue
+                process.kill()
+                process.wait()
+                del alive[part.name]
+                done += 1
+                say(f"{done}/{len(parts)} {part.name}: {_outcome(folder, part)} in {time.monotonic() - began:.0f} s")
+    finally:
+        _end([process for _, process, _ in alive.values()])
+    return {part.name: known(folder, part) or _nothing(part) for part in parts}
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Parts that were interrupted clear away what they started; one that does not is killed."""
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            del alive[part.name]
-            done += 1
-            say(f"{done}/{len(parts)} {part.name}: {_outcome(folder, part)} in {time.monotonic() - began:.0f} s")
-    return {part.name: known(folder, part) or _nothing(part) for part in parts}
 
 
 def _start(part: Part, folder: Path, setting: Setting) -> subprocess.Popen[bytes]:
