@@ -32,6 +32,8 @@ def test_nothing_is_ordered_from_a_backup_before_a_person_has_said_so(tmp_path: 
                 assert "--from-backup" in refused.err
             assert set(states(Path(queue)).values()) == {"queued"}
         assert here.commands.run("status", "--db", copy).code == 0
+        assert "it is a backup of 20" in here.commands.run("doctor", "--db", copy).out
+        assert "backup" not in here.commands.run("doctor").out
         assert len(here.tasks("happyhorse")) == 2
 
         assert here.commands.run("cancel", "1", "2", "--db", copy).code == 0

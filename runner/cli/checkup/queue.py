@@ -60,6 +60,7 @@ async def look(db: str, clock: Clock) -> tuple[Seen | None, list[health.Check]]:
         async with read_store(db, clock) as store:
             found.append(health.ok("schema", name, "a queue of this program's version"))
             found += [await _integrity(store, name)] if store.sqlite else await _server(store, name)
+            found += await _origin(store, name)
             return await _seen(store, db, sound=all(not check.exit_code for check in found)), found
     except NoQueue:
         return None, [health.ok("queue", name, "there is none yet; a run makes it")]
@@ -78,6 +79,17 @@ async def _integrity(store: Store, name: str) -> health.Check:
         return health.ok("integrity", name, "every page, row and link is whole")
     more = f" (and {len(found) - 1} more)" if found[1:] else ""
     return health.trouble("integrity", name, f"it is damaged: {found[0]}{more}", DAMAGED, LOCAL)
+
+
+async def _origin(store: Store, name: str) -> list[health.Check]:
+    from runner.store import facts
+
+    copied = await store.read(facts.copied_at)
+    if copied is None:
+        return []
+    told = f"it is a backup of {copied:%Y-%m-%d %H:%M} UTC, and does not know what was ordered since"
+    advice = "look at the providers, runner cancel JOB what is queued and was ordered, then run once with --from-backup"
+    return [health.warning("backup", name, told, advice)]
 
 
 async def _server(store: Store, name: str) -> list[health.Check]:
