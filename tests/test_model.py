@@ -19,7 +19,7 @@ from runner.lifecycle import looking, submitting
 from runner.lifecycle.deciding import Declined
 from runner.store import claims, ownership
 from runner.store.changes import apply
-from runner.store.work import booked_before, load
+from runner.store.work import answered_before, load
 from runner.verdicts import polling, submission
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -58,7 +58,7 @@ def test_a_task_that_was_billed_is_not_given_to_another_order() -> None:
         story.the_runner_works(after, meets)
     held = story.queue.decide(load, [1])[1]
     assert held.standing.state is State.HELD
-    assert story.queue.decide(booked_before, held, "t1")
+    assert story.queue.decide(answered_before, held, "t1")
     assert isinstance(story.decision("adopts a task for", held), Declined)
     story.close()
 

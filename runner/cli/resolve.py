@@ -138,18 +138,18 @@ async def _adopt(store: Store, job: str, task_id: str) -> None:
 
 
 async def _check_owner(store: Store, work: Work, task_id: str) -> None:
-    """Raises InputError where another job of the account has this task, naming it, or where what the task cost is
-    booked already."""
+    """Raises InputError where another job of the account has this task, naming it, or where it was the answer
+    to another order."""
     from runner.cli.decisions import title
-    from runner.store.work import booked_before, owned_task_ids
+    from runner.store.work import answered_before, owned_task_ids
 
     owned = await store.read(owned_task_ids, work.account, [task_id])
     if owned and work.standing.task_id != task_id:
         owner = await _owner(store, work.account, task_id)
         named = title(owner) if owner is not None else "another job"
         raise InputError(f"task {quoted(task_id)} belongs to {named}", "runner show JOB tells more about it")
-    if await store.read(booked_before, work, task_id):
-        why = f"task {quoted(task_id)} was the task of an earlier order, and what it cost is booked"
+    if await store.read(answered_before, work, task_id):
+        why = f"task {quoted(task_id)} was the answer to another order, and is on its bill"
         raise InputError(why, "look for another id; runner show JOB tells what became of each order")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 
 from runner.errors import ErrorKind
 from runner.jobs import Failure, OutputRow, Standing, State
-from runner.ledger import ZERO, Bill
+from runner.ledger import Bill
 from runner.store.changes import attempts, jobs, outputs
 from runner.store.tables import IS_MOVING, IS_UNDER_REVIEW, QUEUED, LearnedPrice, batches
 
@@ -128,12 +128,12 @@ def spoken_for(connection: Connection, account: str, ids: Sequence[str]) -> set[
     return owned_task_ids(connection, account, ids) | set(connection.execute(earlier).scalars())
 
 
-def booked_before(connection: Connection, work: Work, task_id: str) -> bool:
-    """Whether this task's cost is booked for another order already, of this job or of any other one: whoever followed
-    it once more would be billed for it twice."""
+def answered_before(connection: Connection, work: Work, task_id: str) -> bool:
+    """Whether another order, of this job or of any other one, was answered with this task: whoever followed it once
+    more could be billed for it twice, and what became of his own order would stay unknown."""
     others = [attempts.c.account == work.account, attempts.c.id != (work.attempt.id if work.attempt else 0)]
-    booked = select(attempts.c.id).where(*others, attempts.c.task_id == task_id, attempts.c.charged > ZERO)
-    return connection.execute(booked.limit(1)).first() is not None
+    answered = select(attempts.c.id).where(*others, attempts.c.task_id == task_id)
+    return connection.execute(answered.limit(1)).first() is not None
 
 
 def unknowns(connection: Connection, account: str) -> list[Work]:

@@ -270,7 +270,7 @@ def test_the_own_task_of_a_job_can_be_adopted_again(museum: Museum) -> None:
     assert made.job("hand", "state, task_id") == ("running", task)
 
 
-def test_a_task_whose_cost_is_booked_for_an_earlier_order_is_refused(museum: Museum) -> None:
+def test_a_task_that_was_the_answer_to_an_earlier_order_is_refused(museum: Museum) -> None:
     """The job that had it was ordered anew: whoever followed the task once more would be billed for it twice."""
     queue, task = museum.copy(), task_of(museum, "film")
     with closing(sqlite3.connect(queue)) as connection, connection:
@@ -278,7 +278,7 @@ def test_a_task_whose_cost_is_booked_for_an_earlier_order_is_refused(museum: Mus
     before = content(queue)
     ended = museum.place.commands.run("resolve", str(museum.ids["face"]), "--adopt", task, "--db", str(queue))
     assert ended.code == 2, ended.said()
-    assert "what it cost is booked" in ended.err
+    assert "was the answer to another order" in ended.err
     assert content(queue) == before
 
 

@@ -32,7 +32,7 @@ from runner.limits import Window
 from runner.providers import registry
 from runner.store.changes import apply
 from runner.store.enqueue import NewJob
-from runner.store.work import Work, booked_before, load, outputs_of, owned_task_ids
+from runner.store.work import Work, answered_before, load, outputs_of, owned_task_ids
 from torture.invariants import Memo, Sight, found_in, look_at
 from torture.memory import Loop, Memory, MemoryRunner, StandingClock, Terms, without_files
 from torture.pretend import FULL, End, Mishap, Pretend, Task
@@ -251,7 +251,7 @@ class Story(RuleBasedStateMachine):
     def adoption(self, work: Work) -> Change | deciding.Declined:
         """Of the first task that is a picture of the right thing and that nobody has, where there is one."""
         mine = [task.id for task in self.provider.tasks.values() if task.name == work.name]
-        mine = [task_id for task_id in mine if not self.queue.decide(booked_before, work, task_id)]
+        mine = [task_id for task_id in mine if not self.queue.decide(answered_before, work, task_id)]
         owned = self.queue.decide(owned_task_ids, work.account, mine)
         chosen = next((task_id for task_id in mine if task_id not in owned), "t999")
         answer, outputs = self.do(self.asked_by_a_person(chosen)), self.queue.decide(outputs_of, work.id)
