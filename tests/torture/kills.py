@@ -31,7 +31,7 @@ def schedule(seed: str, mean: float) -> Iterator[Kill]:
         number = drawn.choices([each for each, _ in SHARES], [share for _, share in SHARES])[0]
         early = number is signal.SIGKILL and drawn.random() < 0.15  # Python itself hears no polite one so soon
         after = drawn.uniform(0.02, START) if early else drawn.expovariate(1 / mean)
-        again = drawn.uniform(0.15, 1.0) if number is not signal.SIGKILL and drawn.random() < 0.3 else None
+        again = drawn.uniform(0.02, 0.3) if number is not signal.SIGKILL and drawn.random() < 0.3 else None
         yield Kill(number, after, early, again)
 
 
